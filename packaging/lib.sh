@@ -1,0 +1,35 @@
+# Shell functions that the scripts of this directory share. Sourced, not run.
+# shellcheck shell=bash
+
+say() { printf '\033[1m==> %s\033[0m\n' "$*" | if [[ -t 1 ]]; then cat; else sed 's/\x1b\[[0-9]*m//g'; fi; }
+
+die() {
+    printf 'error: %s\n' "$*" >&2
+    exit 1
+}
+
+need_root() {
+    [[ $EUID = 0 ]] || die "$1 needs root: run it with sudo"
+}
+
+# install_debian_packages LIST...: install what the lists name and the machine lacks. Needs no root if nothing is missing.
+install_debian_packages() {
+    local package missing=() sudo=()
+    if ! command -v dpkg-query >/dev/null; then
+        say "not a Debian machine: install by hand what $* name, if it isn't there"
+        return
+    fi
+    while read -r package; do
+        [[ $(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null) = installed ]] || missing+=("$package")
+    done < <(sed 's/#.*//; /^[[:space:]]*$/d' "$@")
+    [[ ${#missing[@]} -gt 0 ]] || return 0
+    say "installing Debian packages: ${missing[*]}"
+    if [[ $EUID != 0 ]]; then
+        command -v sudo >/dev/null || die "missing Debian packages and neither root nor sudo: apt-get install ${missing[*]}"
+        sudo=(sudo)
+    fi
+    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 update -q </dev/null ||
+        say "apt-get update failed: trying with the package lists there are"
+    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -q install -y \
+        --no-install-recommends "${missing[@]}" </dev/null
+}

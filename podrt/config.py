@@ -1,0 +1,117 @@
+"""The daemon's configuration: one frozen struct, read from a TOML file, with every default in one place.
+
+Precedence: command line over file over default. Unknown keys are errors that name the key. Tests and side-by-side
+daemons pass their own directories, bridge and subnets (:func:`Config.under` sets all paths below one directory), so that
+nothing is shared between two daemons of one machine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from podrt.errors import InvalidError
+
+DEFAULT_CONFIG_FILE = Path("/etc/podrt/config.toml")
+DEFAULT_SOCKET = Path("/run/podrt/podrt.sock")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """All settings of one daemon. Sizes are bytes, times seconds."""
+
+    run_dir: Path = Path("/run/podrt")
+    """Sockets, pinned namespaces, FIFOs, runtime records. Lost at reboot, on purpose."""
+    state_dir: Path = Path("/var/lib/podrt")
+    """``store.db``, ``images/``, ``pods/<uid>/`` (volumes)."""
+    log_dir: Path = Path("/var/log/pods")
+    netns_dir: Path = Path("/run/netns")
+    """Where network namespaces are pinned by name, visible to ``ip netns``."""
+    socket: Path = DEFAULT_SOCKET
+    socket_group: str = "podrt"
+    cgroup_root: str = "auto"
+    """Path below each hierarchy. ``auto``: the delegated cgroup of the systemd unit, else ``/podrt``."""
+    node_name: str = ""
+    """Empty: the host name."""
+    bridge: str = "podrt0"
+    subnet_v4: str = "10.86.0.0/16"
+    subnet_v6: str = "fd86:7064:7274::/64"
+    """Empty: no IPv6."""
+    mtu: int = 1500
+    nft_table: str = "podrt"
+    cluster_domain: str = "cluster.local"
+    log_max_bytes: int = 10 * 1024 * 1024
+    log_max_files: int = 5
+    log_level: str = "info"
+    event_ttl: int = 3600
+    pids_limit: int = 4096
+    """Default pids limit of a container; 0 for none."""
+
+    @property
+    def supervisor_socket(self) -> Path:
+        return self.run_dir / "supervisor.sock"
+
+    @classmethod
+    def under(cls, root: Path, tag: str, **settings: Any) -> Self:
+        """All paths below ``root``, and names of shared kernel objects made from ``tag`` (at most 8 letters).
+
+        The cgroup is ``/podrt-<tag>``, the bridge ``pr-<tag>``, the nft table ``podrt-<tag>``.
+        """
+        values: dict[str, Any] = {
+            "run_dir": root / "run",
+            "state_dir": root / "state",
+            "log_dir": root / "log",
+            "socket": root / "run" / "podrt.sock",
+            "cgroup_root": f"/podrt-{tag}",
+            "bridge": f"pr-{tag}",
+            "nft_table": f"podrt-{tag}",
+        }
+        return cls(**(values | settings))
+
+
+def load(path: Path | None = None, overrides: dict[str, Any] | None = None) -> Config:
+    """Read ``path`` (default :data:`DEFAULT_CONFIG_FILE`, which may be absent) and apply ``overrides``.
+
+    Raises InvalidError that names the file and key.
+    """
+    values: dict[str, Any] = {}
+    source = path or DEFAULT_CONFIG_FILE
+    if path is not None or source.exists():
+        try:
+            values = tomllib.loads(source.read_text())
+        except OSError as error:
+            raise InvalidError(f"{source}: can't read the configuration: {error.strerror}") from error
+        except tomllib.TOMLDecodeError as error:
+            raise InvalidError(f"{source}: not valid TOML: {error}") from error
+    values |= overrides or {}
+    return _build(values, str(source))
+
+
+def _build(values: dict[str, Any], source: str) -> Config:
+    fields = {field.name: field for field in dataclasses.fields(Config)}
+    for key, value in values.items():
+        field = fields.get(key)
+        if field is None:
+            raise InvalidError(f"{source}: unknown key {key!r}; known keys are {', '.join(sorted(fields))}")
+        if field.type == "Path":
+            if not isinstance(value, str | Path) or not Path(value).is_absolute():
+                raise InvalidError(f"{source}: {key}: must be an absolute path, not {value!r}")
+            values[key] = Path(value)
+        elif type(value).__name__ != field.type:
+            raise InvalidError(f"{source}: {key}: must be of type {field.type}, not {type(value).__name__}")
+    config = Config(**values)
+    for key in ("subnet_v4", "subnet_v6"):
+        text = getattr(config, key)
+        try:
+            version = ipaddress.ip_network(text).version if text else None
+        except ValueError as error:
+            raise InvalidError(f"{source}: {key}: {error}") from error
+        if version is not None and version != (4 if key == "subnet_v4" else 6):
+            raise InvalidError(f"{source}: {key}: {text} is of the wrong address family")
+    if not config.subnet_v4:
+        raise InvalidError(f"{source}: subnet_v4: required, for example 10.86.0.0/16")
+    return config
