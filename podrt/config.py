@@ -1,8 +1,8 @@
 """The daemon's configuration: one frozen struct, read from a TOML file, with every default in one place.
 
 Precedence: command line over file over default. Unknown keys are errors that name the key. Tests and side-by-side
-daemons pass their own directories, bridge and subnets (:func:`Config.under` sets all paths below one directory), so that
-nothing is shared between two daemons of one machine.
+daemons pass their own directories, bridge and subnets (:func:`Config.under` sets all paths below one directory), so
+that nothing is shared between two daemons of one machine.
 """
 
 from __future__ import annotations
