@@ -1,0 +1,105 @@
+"""The resources this server has: plural name, kind, type and scope, in one table.
+
+The store, the API's paths and discovery read it; a new kind is added here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from podrt.errors import NotFoundError
+from podrt.model.event import Event, EventList
+from podrt.model.namespace import Namespace, NamespaceList
+from podrt.model.node import Node, NodeList
+from podrt.model.pod import Pod, PodList
+
+Object = Pod | Namespace | Node | Event
+"""Any object that can be stored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resource:
+    """One resource of the API. ``api_version`` is ``v1`` for the core group, else ``group/version``."""
+
+    name: str
+    singular: str
+    kind: str
+    struct: type[Object]
+    list_struct: type[PodList] | type[NamespaceList] | type[NodeList] | type[EventList]
+    namespaced: bool = True
+    short_names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    subresources: tuple[str, ...] = ()
+    api_version: str = "v1"
+
+    @property
+    def group(self) -> str:
+        """ "" for the core group."""
+        return self.api_version.rpartition("/")[0]
+
+    @property
+    def version(self) -> str:
+        return self.api_version.rpartition("/")[2]
+
+    @property
+    def qualified(self) -> str:
+        """As messages name it: ``pods``, ``deployments.apps``."""
+        return f"{self.name}.{self.group}" if self.group else self.name
+
+
+RESOURCES: tuple[Resource, ...] = (
+    Resource(
+        name="namespaces",
+        singular="namespace",
+        kind="Namespace",
+        struct=Namespace,
+        list_struct=NamespaceList,
+        namespaced=False,
+        short_names=("ns",),
+        subresources=("status",),
+    ),
+    Resource(
+        name="nodes",
+        singular="node",
+        kind="Node",
+        struct=Node,
+        list_struct=NodeList,
+        namespaced=False,
+        short_names=("no",),
+        subresources=("status",),
+    ),
+    Resource(
+        name="pods",
+        singular="pod",
+        kind="Pod",
+        struct=Pod,
+        list_struct=PodList,
+        short_names=("po",),
+        categories=("all",),
+        subresources=("status", "log", "exec", "attach", "portforward"),
+    ),
+    Resource(
+        name="events",
+        singular="event",
+        kind="Event",
+        struct=Event,
+        list_struct=EventList,
+        short_names=("ev",),
+    ),
+)
+
+BY_NAME: dict[str, Resource] = {resource.name: resource for resource in RESOURCES}
+BY_KIND: dict[tuple[str, str], Resource] = {(resource.api_version, resource.kind): resource for resource in RESOURCES}
+
+
+def resource_named(name: str) -> Resource:
+    """The resource of a plural name. Raises NotFoundError."""
+    try:
+        return BY_NAME[name]
+    except KeyError:
+        raise NotFoundError(f"the server doesn't have a resource type {name!r}") from None
+
+
+def resource_of(obj: Object) -> Resource:
+    """The resource that an object belongs to."""
+    return BY_KIND[(obj.api_version, obj.kind)]
