@@ -33,3 +33,14 @@ install_debian_packages() {
     "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -q install -y \
         --no-install-recommends "${missing[@]}" </dev/null
 }
+
+has_systemd() { [[ -d /run/systemd/system ]]; }
+
+# write_unit FILE BIN DOC: the systemd unit with its paths filled in.
+write_unit() {
+    sed -e "s|@BIN@|$2|" -e "s|@DOC@|$3|" packaging/podrtd.service >"$1"
+    chmod 644 "$1"
+}
+
+# api_ready: whether a daemon answers on the default socket.
+api_ready() { [[ -S /run/podrt/podrt.sock ]] && timeout 5 "$1/podrt" get nodes >/dev/null 2>&1; }

@@ -115,7 +115,7 @@ def has_ipv6() -> bool:
 
 @cache
 def has_veth() -> bool:
-    return _works("unshare", "-n", "ip", "link", "add", "a", "type", "veth", "peer", "name", "b")
+    return _works("unshare", "-n", "ip", "link", "add", "probe0", "type", "veth", "peer", "name", "probe1")
 
 
 @cache
