@@ -103,3 +103,11 @@ def resource_named(name: str) -> Resource:
 def resource_of(obj: Object) -> Resource:
     """The resource that an object belongs to."""
     return BY_KIND[(obj.api_version, obj.kind)]
+
+
+BY_STRUCT: dict[type[Object], Resource] = {resource.struct: resource for resource in RESOURCES}
+
+
+def resource_of_struct(struct: type[Object]) -> Resource:
+    """The resource whose objects are of this struct."""
+    return BY_STRUCT[struct]
