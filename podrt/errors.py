@@ -36,7 +36,11 @@ class InvalidError(PodrtError):
 
 
 class MalformedError(PodrtError):
-    """The request can't be read at all: broken JSON, a wrong type (400 BadRequest)."""
+    """The request can't be read at all: broken JSON, a wrong type, unknown fields (400 BadRequest)."""
+
+    def __init__(self, message: str, causes: Sequence[Cause] = ()) -> None:
+        super().__init__(message)
+        self.causes = tuple(causes)
 
 
 class NotFoundError(PodrtError):
