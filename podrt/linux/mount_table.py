@@ -1,0 +1,161 @@
+"""Mounts as the daemon handles them: detached trees, pinned namespaces, and the table of what is mounted.
+
+A *tree* is the descriptor of a detached copy of a mount, open_tree(2) with OPEN_TREE_CLONE: opened in the host's mount
+namespace, given its attributes, sent to the child with SCM_RIGHTS and attached there, so that no path of the host is
+looked up where a container could have changed it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from typing import NamedTuple
+
+from podrt.linux import libc
+
+
+class MountPoint(NamedTuple):
+    """One line of /proc/PID/mountinfo, see proc_pid_mountinfo(5)."""
+
+    id: int
+    parent: int
+    root: str
+    path: str
+    fstype: str
+    source: str
+    shared: bool
+
+
+def clone_tree(source: str | os.PathLike[str] | int, *, recursive: bool = True) -> int:
+    """A detached copy of the mount at a path or O_PATH descriptor, with what is mounted below if ``recursive``.
+
+    A path's last component may be a link; a caller who doesn't trust the path passes a descriptor. Raises OSError.
+    """
+    flags = libc.OPEN_TREE_CLONE | (libc.AT_RECURSIVE if recursive else 0)
+    if isinstance(source, int):
+        return libc.open_tree(source, "", flags | libc.AT_EMPTY_PATH)
+    return libc.open_tree(libc.AT_FDCWD, os.fspath(source), flags)
+
+
+def set_tree(
+    fd: int,
+    *,
+    read_only: bool = False,
+    recursive: bool = False,
+    nosuid: bool = False,
+    nodev: bool = False,
+    noexec: bool = False,
+    propagation: int = 0,
+    idmap_userns_fd: int = -1,
+) -> None:
+    """Attributes of a detached tree. ``propagation`` is MS_PRIVATE, MS_SLAVE or MS_SHARED, and always recursive.
+
+    ``idmap_userns_fd``: show files with the ids of that user namespace; only for a tree that was never idmapped, and
+    only on file systems that support it (EINVAL otherwise).
+    """
+    attributes = (
+        (libc.MOUNT_ATTR_RDONLY if read_only else 0)
+        | (libc.MOUNT_ATTR_NOSUID if nosuid else 0)
+        | (libc.MOUNT_ATTR_NODEV if nodev else 0)
+        | (libc.MOUNT_ATTR_NOEXEC if noexec else 0)
+        | (libc.MOUNT_ATTR_IDMAP if idmap_userns_fd >= 0 else 0)
+    )
+    flags = libc.AT_EMPTY_PATH | (libc.AT_RECURSIVE if recursive else 0)
+    if propagation:
+        libc.mount_setattr(fd, "", libc.AT_EMPTY_PATH | libc.AT_RECURSIVE, propagation=propagation)
+    if attributes:
+        libc.mount_setattr(fd, "", flags, set=attributes, userns_fd=idmap_userns_fd)
+
+
+def attach_tree(fd: int, target: str | os.PathLike[str]) -> None:
+    """Mount a detached tree at a path that the caller trusts."""
+    libc.move_mount(fd, "", libc.AT_FDCWD, os.fspath(target), libc.MOVE_MOUNT_F_EMPTY_PATH)
+
+
+def pin_namespace(ns_fd: int, path: str | os.PathLike[str]) -> None:
+    """Keep a namespace alive without a process: bind-mount it on a new file, as ``ip netns`` does.
+
+    Raises FileExistsError if the path exists.
+    """
+    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o444))
+    try:
+        libc.mount(f"/proc/self/fd/{ns_fd}", os.fspath(path), flags=libc.MS_BIND)
+    except BaseException:
+        os.unlink(path)
+        raise
+
+
+def unpin(path: str | os.PathLike[str]) -> None:
+    """Undo :func:`pin_namespace`: unmount all that is on ``path`` and remove the file. Nothing if it is gone."""
+    unmount_all(path)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def unmount_all(path: str | os.PathLike[str]) -> None:
+    """Detach every mount stacked on ``path``; nothing if there is none."""
+    while True:
+        try:
+            libc.umount2(os.fspath(path), libc.MNT_DETACH | libc.UMOUNT_NOFOLLOW)
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.ENOENT, errno.ENOTDIR):
+                return
+            raise
+
+
+def _unescape(text: str) -> str:
+    """Undo mountinfo's escapes: a backslash and three octal digits for space, tab, newline, # and backslash."""
+    head, *parts = text.split("\\")
+    return head + "".join(chr(int(part[:3], 8)) + part[3:] for part in parts)
+
+
+def parse_mountinfo(text: str) -> list[MountPoint]:
+    """The lines of a mountinfo file, oldest mount first."""
+    points = []
+    for line in text.splitlines():
+        left, _, right = line.partition(" - ")
+        fields = left.split(" ")
+        fstype, source = right.split(" ")[:2]
+        shared = any(tag.startswith("shared:") for tag in fields[6:])
+        points.append(
+            MountPoint(
+                int(fields[0]),
+                int(fields[1]),
+                _unescape(fields[3]),
+                _unescape(fields[4]),
+                fstype,
+                _unescape(source),
+                shared,
+            )
+        )
+    return points
+
+
+def mount_points(prefix: str | os.PathLike[str] = "/") -> list[MountPoint]:
+    """What is mounted at or below ``prefix`` in this process's mount namespace, oldest first."""
+    with open("/proc/thread-self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        text = file.read()
+    start = os.path.realpath(prefix)
+    inside = start.rstrip("/") + "/"
+    return [point for point in parse_mountinfo(text) if point.path == start or point.path.startswith(inside)]
+
+
+def _make_mount(path: str, propagation: int) -> None:
+    points = [point for point in mount_points(path) if point.path == os.path.realpath(path)]
+    if not points:
+        libc.mount(path, path, flags=libc.MS_BIND | libc.MS_REC)
+        points = mount_points(path)[:1]
+    wanted = propagation == libc.MS_SHARED
+    if points[-1].shared != wanted:
+        libc.mount(None, path, flags=propagation | libc.MS_REC)
+
+
+def make_private_mount(path: str | os.PathLike[str]) -> None:
+    """Make ``path`` a mount point of its own whose mounts don't propagate. Can be repeated."""
+    _make_mount(os.fspath(path), libc.MS_PRIVATE)
+
+
+def make_shared_mount(path: str | os.PathLike[str]) -> None:
+    """Make ``path`` a shared mount point, as ``ip netns`` makes /run/netns. Can be repeated."""
+    _make_mount(os.fspath(path), libc.MS_SHARED)
