@@ -33,13 +33,19 @@ def make_directory(root_fd: int, path: str, mode: int = 0o755, depth: int = 0) -
         return open_in_root(root_fd, path, os.O_PATH | os.O_DIRECTORY)
     except FileNotFoundError:
         pass
+    if path.endswith("/.."):
+        # As a link's target may end. Its parent is made, and then the kernel knows what is above it.
+        os.close(make_directory(root_fd, path[:-3] or "/", mode, depth))
+        return open_in_root(root_fd, path, os.O_PATH | os.O_DIRECTORY)
     parent, name = split(path)
     parent_fd = make_directory(root_fd, parent, mode, depth)
     try:
         try:
             os.mkdir(name, mode, dir_fd=parent_fd)
         except FileExistsError:
-            return make_directory(root_fd, _follow(parent_fd, parent, name, depth), mode, depth + 1)
+            # A link to nowhere, or made since it was looked for.
+            if stat.S_ISLNK(os.lstat(name, dir_fd=parent_fd).st_mode):
+                return make_directory(root_fd, _follow(parent_fd, parent, name, depth), mode, depth + 1)
         return os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
     finally:
         os.close(parent_fd)

@@ -92,8 +92,9 @@ class Overlay(NamedTuple):
     """An overlay file system at ``target``, an existing directory of the host; it becomes the root being built.
 
     ``lower`` from top to bottom. With ``lower_fds`` (indexes of detached, idmapped trees) those are the lower layers
-    instead. With ``upper_fd`` ``upper`` and ``work`` are names below that tree, for both must lie on one mount. An
-    empty ``upper`` makes a read-only overlay.
+    instead. The upper directory is never idmapped: the overlay itself works in it as the host's root, which an id map
+    of a container leaves out; copied-up files land there with the container's ids. An empty ``upper`` makes a read-only
+    overlay.
     """
 
     target: str
@@ -102,14 +103,12 @@ class Overlay(NamedTuple):
     work: str
     options: tuple[str, ...] = ()
     lower_fds: tuple[int, ...] = ()
-    upper_fd: int = -1
 
     def execute(self, context: Context) -> None:
         lower = [f"/proc/self/fd/{context.fds[index]}" for index in self.lower_fds] or list(self.lower)
         options = list(self.options)
         if self.upper:
-            base = f"/proc/self/fd/{context.fds[self.upper_fd]}/" if self.upper_fd >= 0 else ""
-            options += [f"upperdir={base}{self.upper}", f"workdir={base}{self.work}"]
+            options += [f"upperdir={self.upper}", f"workdir={self.work}"]
         context.root_fd = mount_overlay(self.target, lower, options)
 
     def describe(self) -> str:
@@ -143,12 +142,12 @@ class FileSystem(NamedTuple):
     def execute(self, context: Context) -> None:
         root_fd = context.root()
         target_fd = make_directory(root_fd, self.target)
+        if self.fstype in ("proc", "sysfs"):
+            # An image whose /proc is a link would have masks and label writes go elsewhere.
+            os.close(target_fd)
+            resolve = IN_ROOT | libc.RESOLVE_NO_SYMLINKS
+            target_fd = libc.openat2(root_fd, self.target, os.O_PATH | os.O_DIRECTORY, 0, resolve)
         try:
-            if self.fstype in ("proc", "sysfs"):
-                # An image whose /proc is a link would have masks and label writes go elsewhere.
-                os.close(target_fd)
-                resolve = IN_ROOT | libc.RESOLVE_NO_SYMLINKS
-                target_fd = libc.openat2(root_fd, self.target, os.O_PATH | os.O_DIRECTORY, 0, resolve)
             fd = libc.fsopen(self.fstype)
             try:
                 if self.source:
@@ -394,7 +393,7 @@ class Console(NamedTuple):
             raise OSError(errno.ENOTTY, "the console is not a terminal of devpts", "/dev/console")
         os.close(make_file(context.root(), "/dev/console", 0o600))
         resolve = IN_ROOT | libc.RESOLVE_NO_SYMLINKS
-        target_fd = libc.openat2(context.root(), "/dev/console", os.O_PATH | os.O_NOFOLLOW, 0, resolve)
+        target_fd = libc.openat2(context.root(), "/dev/console", os.O_PATH, 0, resolve)
         try:
             tree_fd = clone_tree(context.console_fd, recursive=False)
             try:
