@@ -1,0 +1,99 @@
+"""What all workers of a node share: the parts they call, the node's own facts, and the event queue."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import psutil
+
+from podrt.config import Config
+from podrt.engine.api import EngineApi
+from podrt.engine.specs import SandboxStatus
+from podrt.image.service import ImageStore
+from podrt.model.pod import Pod
+from podrt.node import convert
+from podrt.node.facts import MANAGER, MANAGER_LABEL, POD_UID_LABEL
+from podrt.node.node_status import NodeInfo
+from podrt.node.status import NodeFacts
+from podrt.store.events import EventRecorder
+from podrt.store.objects import Registry
+from podrt.store.store import Store
+
+EVENT_DELAY = 0.05
+"""Seconds that events wait for each other: they must not stand between a Pod and its start."""
+
+
+class PendingEvent(NamedTuple):
+    pod: Pod
+    type: str
+    reason: str
+    message: str
+    container: str
+
+
+class Context:
+    """Shared by the workers; owns no task."""
+
+    def __init__(
+        self,
+        config: Config,
+        registry: Registry,
+        engine: EngineApi,
+        images: ImageStore,
+        recorder: EventRecorder,
+        node: NodeInfo,
+    ) -> None:
+        self.config = config
+        self.registry = registry
+        self.store: Store = registry.store
+        self.engine = engine
+        self.images = images
+        self.node = node
+        self.node_name = node.name
+        self.node_memory = psutil.virtual_memory().total
+        self._recorder = recorder
+        self._events: deque[PendingEvent] = deque()
+        self._flushing: asyncio.TimerHandle | None = None
+
+    def node_facts(self) -> NodeFacts:
+        return NodeFacts(self.node.addresses())
+
+    def allocatable(self) -> Mapping[str, str]:
+        """The node's allocatable resources, as quantities."""
+        return self.node.allocatable()
+
+    def sandboxes_of(self, uid: str) -> list[SandboxStatus]:
+        """The engine's sandboxes of one Pod that the API made (not those of the CRI)."""
+        return [
+            box
+            for box in self.engine.list_sandboxes()
+            if box.spec.labels.get(POD_UID_LABEL) == uid and box.spec.labels.get(MANAGER_LABEL) == MANAGER
+        ]
+
+    def id_slots(self) -> set[int]:
+        """The id ranges that user-namespaced sandboxes hold."""
+        slots = (convert.slot_of(box.spec) for box in self.engine.list_sandboxes())
+        return {slot for slot in slots if slot is not None}
+
+    def remove_pod(self, pod: Pod) -> bool:
+        """The last step of a deletion; False while finalizers keep the object."""
+        return self.registry.finalize_pod(pod.metadata.namespace, pod.metadata.name, pod.metadata.uid)
+
+    def event(self, pod: Pod, type_: str, reason: str, message: str, container: str = "") -> None:
+        """Record an event about a Pod, or about one of its containers, a moment later."""
+        self._events.append(PendingEvent(pod, type_, reason, message, container))
+        if self._flushing is None:
+            self._flushing = asyncio.get_running_loop().call_later(EVENT_DELAY, self.flush_events)
+
+    def flush_events(self) -> None:
+        """Write the events that wait."""
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
+        while self._events:
+            event = self._events.popleft()
+            field = f"spec.containers{{{event.container}}}" if event.container else ""
+            self._recorder.record(event.pod, event.type, event.reason, event.message, field_path=field)

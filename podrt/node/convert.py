@@ -1,0 +1,235 @@
+"""From a Pod to the engine's specs: pure functions.
+
+Whatever is decided here about a Pod's security follows the container's security context first, then the Pod's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from podrt.config import Config
+from podrt.engine.specs import (
+    ContainerSpec,
+    IdMap,
+    Mount,
+    NamespaceMode,
+    PortMapping,
+    Propagation,
+    Protocol,
+    SandboxSpec,
+    SeccompKind,
+    Security,
+)
+from podrt.model.container import Container
+from podrt.model.pod import Pod
+from podrt.model.security import PodSecurityContext, SecurityContext
+from podrt.node import facts, resources
+from podrt.node.env import expand
+from podrt.node.plan import StartContainer
+
+ID_RANGE = 65_536
+"""Ids of one user-namespaced Pod."""
+ID_FIRST = 1 << 30
+"""The first host id for user-namespaced Pods; beyond what distributions give out in /etc/subuid."""
+ID_SLOTS = 16_000
+
+_PROPAGATION = {
+    "HostToContainer": Propagation.HOST_TO_CONTAINER,
+    "Bidirectional": Propagation.BIDIRECTIONAL,
+}
+
+
+def log_directory(config: Config, pod: Pod) -> str:
+    """``<log_dir>/<namespace>_<name>_<uid>``."""
+    meta = pod.metadata
+    return str(config.log_dir / f"{meta.namespace}_{meta.name}_{meta.uid}")
+
+
+def hostname(pod: Pod, node_name: str) -> str:
+    """The name in the Pod's UTS namespace: ``spec.hostname``, else the Pod's name, at most 63 characters."""
+    if pod.spec.host_network:
+        return node_name
+    if pod.spec.hostname_override is not None:
+        return pod.spec.hostname_override
+    return (pod.spec.hostname or pod.metadata.name)[:63].rstrip("-.")
+
+
+def domain(pod: Pod, config: Config) -> str:
+    """The Pod's domain for its FQDN; "" without a subdomain."""
+    if not pod.spec.subdomain:
+        return ""
+    return f"{pod.spec.subdomain}.{pod.metadata.namespace}.svc.{config.cluster_domain}"
+
+
+def sandbox_spec(pod: Pod, config: Config, attempt: int, node_name: str, id_slot: int) -> SandboxSpec:
+    """What RunPodSandbox is given. ``id_slot`` chooses the id range of a Pod with ``hostUsers: false``."""
+    spec, meta = pod.spec, pod.metadata
+    context = spec.security_context or PodSecurityContext()
+    maps: tuple[IdMap, ...] = ()
+    if spec.host_users is False:
+        maps = (IdMap(inside=0, outside=ID_FIRST + id_slot * ID_RANGE, count=ID_RANGE),)
+    servers, searches, options = _dns(pod)
+    return SandboxSpec(
+        name=meta.name,
+        namespace=meta.namespace,
+        uid=meta.uid,
+        attempt=attempt,
+        labels={
+            **meta.labels,
+            facts.POD_NAME_LABEL: meta.name,
+            facts.POD_NAMESPACE_LABEL: meta.namespace,
+            facts.POD_UID_LABEL: meta.uid,
+            facts.MANAGER_LABEL: facts.MANAGER,
+        },
+        hostname=hostname(pod, node_name),
+        log_directory=log_directory(config, pod),
+        network=NamespaceMode.NODE if spec.host_network else NamespaceMode.POD,
+        pid=_pid_mode(pod),
+        ipc=NamespaceMode.NODE if spec.host_ipc else NamespaceMode.POD,
+        uid_maps=maps,
+        gid_maps=maps,
+        dns_servers=servers,
+        dns_searches=searches,
+        dns_options=options,
+        port_mappings=_ports(pod),
+        sysctls={sysctl.name: sysctl.value for sysctl in context.sysctls},
+        resources=resources.pod_resources(spec),
+    )
+
+
+def _pid_mode(pod: Pod) -> NamespaceMode:
+    if pod.spec.host_pid:
+        return NamespaceMode.NODE
+    return NamespaceMode.POD if pod.spec.share_process_namespace else NamespaceMode.CONTAINER
+
+
+def _dns(pod: Pod) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """(servers, searches, options) of dnsConfig; all empty: the host's resolv.conf.
+
+    There is no cluster DNS on one machine yet, so ClusterFirst is the host's resolv.conf as the kubelet does without a
+    cluster DNS address; dnsConfig adds to it. With None dnsConfig is all there is.
+    """
+    config = pod.spec.dns_config
+    if config is None:
+        return (), (), ()
+    options = tuple(f"{one.name}:{one.value}" if one.value is not None else one.name for one in config.options)
+    return config.nameservers, config.searches, options
+
+
+def _ports(pod: Pod) -> tuple[PortMapping, ...]:
+    if pod.spec.host_network:
+        return ()
+    return tuple(
+        PortMapping(
+            container_port=port.container_port,
+            host_port=port.host_port,
+            protocol=Protocol(port.protocol or "TCP"),
+            host_ip=port.host_ip,
+        )
+        for container in pod.spec.containers
+        for port in container.ports
+        if port.host_port
+    )
+
+
+def id_slot(uid: str, taken: set[int]) -> int:
+    """A free id range for the Pod of ``uid``; the same one for the same Pod unless another has it."""
+    start = int.from_bytes(hashlib.sha256(uid.encode()).digest()[:8]) % ID_SLOTS
+    return next(slot % ID_SLOTS for slot in range(start, start + ID_SLOTS) if slot % ID_SLOTS not in taken)
+
+
+def slot_of(spec: SandboxSpec) -> int | None:
+    """The id range that a sandbox has; None without a user namespace."""
+    return (spec.uid_maps[0].outside - ID_FIRST) // ID_RANGE if spec.uid_maps else None
+
+
+def container_spec(
+    pod: Pod,
+    container: Container,
+    start: StartContainer,
+    *,
+    image_id: str,
+    environment: Mapping[str, str],
+    mounts: Sequence[Mount],
+    config: Config,
+    node_memory: int,
+) -> ContainerSpec:
+    """What CreateContainer is given."""
+    meta = pod.metadata
+    return ContainerSpec(
+        name=container.name,
+        attempt=start.attempt,
+        image=image_id,
+        labels={
+            facts.POD_NAME_LABEL: meta.name,
+            facts.POD_NAMESPACE_LABEL: meta.namespace,
+            facts.POD_UID_LABEL: meta.uid,
+            facts.CONTAINER_NAME_LABEL: container.name,
+            facts.MANAGER_LABEL: facts.MANAGER,
+        },
+        annotations={facts.LEVEL_ANNOTATION: str(start.level)},
+        command=tuple(expand(word, environment) for word in container.command),
+        args=tuple(expand(word, environment) for word in container.args),
+        working_dir=container.working_dir,
+        env=tuple(environment.items()),
+        mounts=tuple(mounts),
+        log_path=f"{container.name}/{start.attempt}.log",
+        stdin=container.stdin,
+        stdin_once=container.stdin_once,
+        tty=container.tty,
+        resources=resources.container_resources(container, config.pids_limit),
+        oom_score_adj=resources.oom_score_adj(pod.spec, container, node_memory),
+        security=security(pod, container),
+        stop_signal=(container.lifecycle.stop_signal or "") if container.lifecycle else "",
+    )
+
+
+def security(pod: Pod, container: Container) -> Security:
+    """The container's security context over the Pod's."""
+    shared = pod.spec.security_context or PodSecurityContext()
+    own = container.security_context or SecurityContext()
+    privileged = bool(own.privileged)
+    user = own.run_as_user if own.run_as_user is not None else shared.run_as_user
+    group = own.run_as_group if own.run_as_group is not None else shared.run_as_group
+    non_root = own.run_as_non_root if own.run_as_non_root is not None else shared.run_as_non_root
+    profile = own.seccomp_profile or shared.seccomp_profile
+    fs_group = (shared.fs_group,) if shared.fs_group is not None else ()
+    capabilities = own.capabilities
+    return Security(
+        privileged=privileged,
+        user="" if user is None else str(user),
+        group="" if group is None else str(group),
+        supplemental_groups=(*shared.supplemental_groups, *fs_group),
+        merge_image_groups=shared.supplemental_groups_policy != "Strict",
+        run_as_non_root=bool(non_root),
+        add_capabilities=capabilities.add if capabilities else (),
+        drop_capabilities=capabilities.drop if capabilities else (),
+        read_only_root=bool(own.read_only_root_filesystem),
+        no_new_privs=own.allow_privilege_escalation is False,
+        seccomp=SeccompKind(profile.type) if profile and not privileged else _default_seccomp(privileged),
+        seccomp_profile=(profile.localhost_profile or "") if profile else "",
+        unmasked_proc=own.proc_mount == "Unmasked",
+    )
+
+
+def _default_seccomp(privileged: bool) -> SeccompKind:
+    """RuntimeDefault where the Pod says nothing: safer than the kubelet's Unconfined, see docs/differences.md."""
+    return SeccompKind.UNCONFINED if privileged else SeccompKind.RUNTIME_DEFAULT
+
+
+def mounts(container: Container, volumes: Mapping[str, Path], extra: Sequence[Mount]) -> list[Mount]:
+    """The container's volume mounts, then ``extra`` (hosts file, termination log) where no volume takes their place."""
+    found = [
+        Mount(
+            source=str(volumes[one.name]),
+            destination=one.mount_path,
+            read_only=one.read_only,
+            recursive_read_only=one.recursive_read_only in ("Enabled", "IfPossible"),
+            propagation=_PROPAGATION.get(one.mount_propagation or "", Propagation.PRIVATE),
+        )
+        for one in container.volume_mounts
+    ]
+    taken = {one.destination.rstrip("/") for one in found}
+    return found + [one for one in extra if one.destination not in taken]

@@ -1,0 +1,344 @@
+"""One Pod's worker: gather the facts, write the status, ask the plan, act, and sleep until something changes.
+
+One task per Pod, sequential inside, so a container is never started twice; Pods run in parallel. Stops take as long as
+the grace period and run beside the loop, so that a shorter deadline can overtake a longer one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from podrt.engine.specs import ContainerSpec, ContainerState, EngineEvent, Mount, SandboxStatus
+from podrt.errors import InvalidError, LaunchError, PodrtError
+from podrt.model.container import Container as ContainerField
+from podrt.model.pod import Pod
+from podrt.network import files
+from podrt.node import backoff, convert, volumes
+from podrt.node.context import Context
+from podrt.node.env import environment
+from podrt.node.facts import POD_UID_LABEL, Facts, Failure, gather
+from podrt.node.images import ImageFailure, ensure_image
+from podrt.node.plan import (
+    Action,
+    Finish,
+    RemoveContainer,
+    RemoveSandbox,
+    SetUpSandbox,
+    StartContainer,
+    StopContainer,
+    StopSandbox,
+    plan,
+)
+from podrt.node.status import pod_status
+from podrt.node.termination import read_message
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER_ERROR = 5.0
+"""Seconds until the next try after an error that no rule foresees."""
+MAX_NAP = 60.0
+
+
+class PodWorker:
+    """Runs the Pod ``namespace``/``name`` of ``uid`` until it is deleted."""
+
+    def __init__(self, context: Context, pod: Pod) -> None:
+        self._context = context
+        self._namespace, self._name, self.uid = pod.metadata.namespace, pod.metadata.name, pod.metadata.uid
+        self._last = pod
+        self._directory = volumes.PodDirectory(context.config.state_dir, self.uid)
+        self._wake = asyncio.Event()
+        self._failures: dict[str, Failure] = {}
+        self._stops: dict[str, tuple[float, asyncio.Task[None]]] = {}
+        self._messages: dict[str, str] = {}
+
+    def poke(self) -> None:
+        """Something about the Pod may have changed."""
+        self._wake.set()
+
+    def warn(self, event: EngineEvent) -> None:
+        """The engine did something less well than asked for (an rlimit, an OOM score): tell the user."""
+        self._context.event(self._last, "Warning", "Degraded", event.message)
+
+    def image_loaded(self) -> None:
+        """An image came into the store: try again what waits for one."""
+        for name, failure in self._failures.items():
+            if failure.reason in ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull"):
+                self._failures[name] = failure._replace(retry_at=0.0)
+        self.poke()
+
+    async def run(self) -> None:
+        """The worker's task; returns when the Pod is gone."""
+        try:
+            while True:
+                self._wake.clear()
+                try:
+                    nap = await self._step()
+                except (PodrtError, OSError):
+                    logger.exception("pod %s/%s: will try again", self._namespace, self._name)
+                    nap = RETRY_AFTER_ERROR
+                if nap is None:
+                    return
+                if nap > 0:
+                    await self._sleep(nap)
+        finally:
+            for _, task in self._stops.values():
+                task.cancel()
+
+    async def _sleep(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(min(seconds, MAX_NAP)):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    async def _step(self) -> float | None:
+        """One round. Seconds to sleep (0: go on at once), None when the Pod is gone."""
+        pod = self._context.store.find(Pod, self._namespace, self._name)
+        if pod is None or pod.metadata.uid != self.uid:
+            await self._forced_out()
+            return None
+        facts = self._facts(pod)
+        now = time.time()
+        self._last = pod = self._write_status(pod, facts, now)
+        todo = plan(pod, facts, now)
+        if not todo.actions:
+            return MAX_NAP if todo.wake_at is None else max(todo.wake_at - now, 0.001)
+        if isinstance(todo.actions[0], Finish):
+            return await self._finish(pod)
+        stops = [action for action in todo.actions if isinstance(action, StopContainer)]
+        for stop in stops:
+            self._stop(pod, stop)
+        await self._act(pod, [action for action in todo.actions if not isinstance(action, StopContainer)])
+        return MAX_NAP if len(stops) == len(todo.actions) else 0
+
+    def _sandboxes(self) -> list[SandboxStatus]:
+        return self._context.sandboxes_of(self.uid)
+
+    def _facts(self, pod: Pod) -> Facts:
+        boxes = self._sandboxes()
+        containers = [one for box in boxes for one in self._context.engine.list_containers(box.id)]
+        facts = gather(pod, boxes, containers, self._failures)
+        specs = {container.name: container for container in pod.spec.containers}
+        runs = {
+            name: [
+                run._replace(message=run.message or self._message(pod, specs[name], run.id, run.attempt, run.exit_code))
+                if run.state is ContainerState.EXITED and run.id
+                else run
+                for run in found
+            ]
+            for name, found in facts.containers.items()
+            if name in specs
+        }
+        return facts._replace(containers=runs)
+
+    def _message(self, pod: Pod, spec: ContainerField, container_id: str, attempt: int, code: int) -> str:
+        if container_id not in self._messages:
+            log = Path(convert.log_directory(self._context.config, pod)) / spec.name / f"{attempt}.log"
+            file = self._directory.termination_log(spec.name, attempt)
+            self._messages[container_id] = read_message(spec, file, log, code)
+        return self._messages[container_id]
+
+    def _write_status(self, pod: Pod, facts: Facts, now: float) -> Pod:
+        context = self._context
+        status = pod_status(pod, facts, context.node_facts(), now)
+        if status == pod.status and pod.spec.node_name:
+            return pod
+        self._tell_back_off(pod, facts, now)
+
+        def change(current: Pod) -> Pod:
+            spec = current.spec
+            if not spec.node_name:
+                spec = msgspec.structs.replace(spec, node_name=context.node_name)
+            return msgspec.structs.replace(current, spec=spec, status=status)
+
+        if not pod.spec.node_name:
+            where = f"{pod.metadata.namespace}/{pod.metadata.name}"
+            context.event(pod, "Normal", "Scheduled", f"Successfully assigned {where} to {context.node_name}")
+        return context.store.modify(Pod, self._namespace, self._name, change)
+
+    def _tell_back_off(self, pod: Pod, facts: Facts, now: float) -> None:
+        for spec in pod.spec.containers:
+            run = facts.newest(spec.name)
+            old = next((one for one in pod.status.container_statuses if one.name == spec.name), None)
+            waits = old is not None and old.state.waiting is not None and old.state.waiting.reason == "CrashLoopBackOff"
+            if run is None or run.state is not ContainerState.EXITED or waits:
+                continue
+            level = backoff.level_after(run.level, run.started_at, run.finished_at)
+            if run.finished_at + backoff.restart_delay(level) > now and plan(pod, facts, now).wake_at is not None:
+                where = f"{pod.metadata.name}_{pod.metadata.namespace}({pod.metadata.uid})"
+                text = f"Back-off restarting failed container {spec.name} in pod {where}"
+                self._context.event(pod, "Warning", "BackOff", text, spec.name)
+
+    # Acting
+
+    async def _act(self, pod: Pod, actions: Sequence[Action]) -> None:
+        starts: list[StartContainer] = []
+        for action in actions:
+            match action:
+                case SetUpSandbox():
+                    await self._set_up(pod, action)
+                case StopSandbox():
+                    await self._context.engine.stop_sandbox(action.sandbox_id)
+                case RemoveSandbox():
+                    await self._context.engine.remove_sandbox(action.sandbox_id)
+                case RemoveContainer():
+                    self._messages.pop(action.container_id, None)
+                    await self._context.engine.remove_container(action.container_id)
+                case StartContainer():
+                    starts.append(action)
+        if starts:
+            # Containers of a Pod have no order among themselves; each start is mostly waiting for the kernel.
+            await asyncio.gather(*(self._start(pod, start) for start in starts))
+
+    async def _set_up(self, pod: Pod, action: SetUpSandbox) -> None:
+        context = self._context
+        try:
+            volumes.set_up(pod, self._directory, context.node_memory)
+            spec = convert.sandbox_spec(
+                pod, context.config, action.attempt, context.node_name, convert.id_slot(self.uid, context.id_slots())
+            )
+            status = await context.engine.run_sandbox(spec)
+            self._write_hosts(pod, status)
+        except InvalidError as error:
+            self._failed(pod, "", "FailedMount", str(error))
+        except (PodrtError, OSError) as error:
+            self._failed(pod, "", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}")
+        else:
+            self._failures.pop("", None)
+
+    def _write_hosts(self, pod: Pod, status: SandboxStatus) -> None:
+        if pod.spec.host_network:
+            return
+        aliases = tuple((alias.ip, tuple(alias.hostnames)) for alias in pod.spec.host_aliases)
+        name = convert.hostname(pod, self._context.node_name)
+        domain = convert.domain(pod, self._context.config)
+        text = files.hosts(status.ips, name, f"{name}.{domain}" if domain else "", aliases)
+        # In place: running containers have this file mounted, and a rename would leave them with the old one.
+        self._directory.hosts.write_text(text)
+        self._directory.hosts.chmod(0o644)
+
+    async def _start(self, pod: Pod, start: StartContainer) -> None:
+        """Image, create, start. What fails before there is a container is remembered; a failed exec is its end."""
+        spec = next(container for container in pod.spec.containers if container.name == start.name)
+        engine = self._context.engine
+        try:
+            image_id = await ensure_image(self._context, pod, spec)
+            sandbox_id, engine_spec = self._engine_spec(pod, spec, start, image_id)
+        except ImageFailure as error:
+            again = error.reason == "ErrImagePull" and spec.name in self._failures
+            self._failed(pod, spec.name, "ImagePullBackOff" if again else error.reason, str(error))
+            return
+        except (InvalidError, OSError) as error:
+            self._failed(pod, spec.name, "CreateContainerConfigError", str(error))
+            return
+        try:
+            container_id = await engine.create_container(sandbox_id, engine_spec)
+        except (PodrtError, OSError) as error:
+            self._failed(pod, spec.name, "CreateContainerError", str(error))
+            return
+        self._context.event(pod, "Normal", "Created", f"Container created: {spec.name}", spec.name)
+        try:
+            await engine.start_container(container_id)
+        except LaunchError as error:
+            self._context.event(pod, "Warning", "Failed", f"Error: {error}", spec.name)
+        except (PodrtError, OSError) as error:
+            await engine.remove_container(container_id)
+            self._failed(pod, spec.name, "RunContainerError", str(error))
+        else:
+            self._failures.pop(spec.name, None)
+            self._context.event(pod, "Normal", "Started", f"Container started: {spec.name}", spec.name)
+
+    def _engine_spec(
+        self, pod: Pod, spec: ContainerField, start: StartContainer, image_id: str
+    ) -> tuple[str, ContainerSpec]:
+        """(sandbox id, what the engine is to create)."""
+        context = self._context
+        newest = max(self._sandboxes(), key=lambda box: box.spec.attempt)
+        host_ips = context.node_facts().host_ips
+        values = environment(
+            pod, spec, host_ips=host_ips, pod_ips=newest.ips or host_ips, allocatable=context.allocatable()
+        )
+        paths = volumes.set_up(pod, self._directory, context.node_memory)
+        return newest.id, convert.container_spec(
+            pod,
+            spec,
+            start,
+            image_id=image_id,
+            environment=values,
+            mounts=convert.mounts(spec, paths, self._extra_mounts(pod, spec, start.attempt)),
+            config=context.config,
+            node_memory=context.node_memory,
+        )
+
+    def _extra_mounts(self, pod: Pod, spec: ContainerField, attempt: int) -> list[Mount]:
+        message = self._directory.termination_log(spec.name, attempt)
+        message.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        message.touch()
+        message.chmod(0o666)
+        found = [Mount(source=str(message), destination=spec.termination_message_path or "/dev/termination-log")]
+        if not pod.spec.host_network:
+            found.append(Mount(source=str(self._directory.hosts), destination="/etc/hosts"))
+        return found
+
+    def _failed(self, pod: Pod, name: str, reason: str, text: str) -> None:
+        """Remember a failed step of container ``name`` ("": the sandbox): status tells it, and the next try waits."""
+        now, before = time.time(), self._failures.get(name)
+        count = before.failures + 1 if before else 1
+        if name:
+            delay = backoff.retry_delay(count)
+            self._context.event(pod, "Warning", "Failed", f"Error: {text}", name)
+        else:
+            delay = backoff.retry_delay(count, backoff.SANDBOX_INITIAL, backoff.SANDBOX_MAXIMUM)
+            self._context.event(pod, "Warning", reason, text)
+        self._failures[name] = Failure(reason, text, now, count, now + delay)
+
+    def _stop(self, pod: Pod, action: StopContainer) -> None:
+        old = self._stops.get(action.container_id)
+        if old is not None and not old[1].done() and old[0] <= action.deadline:
+            return
+        if old is None:
+            self._context.event(pod, "Normal", "Killing", f"Stopping container {action.name}", action.name)
+
+        async def stop() -> None:
+            try:
+                await self._context.engine.stop_container(action.container_id, max(action.deadline - time.time(), 0))
+            except (PodrtError, OSError):
+                logger.exception("container %s can't be stopped", action.container_id)
+                await asyncio.sleep(RETRY_AFTER_ERROR)
+            finally:
+                self._stops.pop(action.container_id, None)
+                self.poke()
+
+        if old is not None:
+            old[1].cancel()
+        self._stops[action.container_id] = (action.deadline, asyncio.create_task(stop()))
+
+    # The end
+
+    async def _finish(self, pod: Pod) -> float | None:
+        await asyncio.to_thread(self._remove_files, pod)
+        if self._context.remove_pod(pod):
+            return None
+        return MAX_NAP
+
+    def _remove_files(self, pod: Pod) -> None:
+        self._directory.remove()
+        volumes.remove_tree(Path(convert.log_directory(self._context.config, pod)))
+
+    async def _forced_out(self) -> None:
+        """The object is gone already: end everything without grace."""
+        for box in self._sandboxes():
+            await self._context.engine.remove_sandbox(box.id)
+        await asyncio.to_thread(self._remove_files, self._last)
+
+
+def uid_of(box: SandboxStatus) -> str:
+    """The Pod that a sandbox of ours belongs to."""
+    return box.spec.labels.get(POD_UID_LABEL, box.spec.uid)
