@@ -1,0 +1,137 @@
+"""The table, and the pictures in ``docs/``."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+Results = dict[str, Any]
+
+
+def median(values: Sequence[float]) -> float:
+    return statistics.median(values)
+
+
+def percentile(values: Sequence[float], part: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(len(values) * part))]
+
+
+def targets(results: Results) -> Iterator[tuple[str, float, float, bool]]:
+    """(what, measured, target, reached) for each figure that issue 2 sets a target for."""
+    floor = median(results["floor"]["create_ms"])
+    one = median(results["one"]["create_ms"])
+    yield "one Pod: podrt / floor", one / floor, 2.0, one <= 2 * floor
+    if isinstance(results["podman"], dict):
+        ratio = median(results["podman"]["apply_ms"]) / median(results["command"]["apply_ms"])
+        yield "apply: podman / podrt (at least)", ratio, 4.0, ratio >= 4
+    memory = sum(results["memory"]["empty"].values())
+    yield "memory of both processes, MiB", memory, 100.0, memory < 100
+    yield "each idle Pod, MiB", results["memory"]["per_pod"], 0.3, results["memory"]["per_pod"] < 0.3
+    ratio = median(results["full"]["create_ms"]) / one
+    yield f"create with {results['full']['count']} Pods / with none", ratio, 1.3, ratio <= 1.3
+    for name, value in results["cpu_ms"].items():
+        yield f"CPU of `{name}`, ms", value, 120.0, value < 120
+
+
+def table(results: Results) -> str:
+    lines = [f"{'ms':46} {'median':>8} {'best':>8} {'p90':>8} {'n':>4}"]
+
+    def row(name: str, values: Sequence[float]) -> None:
+        figures = (median(values), min(values), percentile(values, 0.9))
+        lines.append(f"{name:46} " + " ".join(f"{figure:8.1f}" for figure in figures) + f" {len(values):4}")
+
+    batch, full, command = results["batch"], results["full"], results["command"]
+    all_of_them = f"    all {batch['count']} of them"
+    row("(a) floor in C: create", results["floor"]["create_ms"])
+    row("(b) podrt, API call to both running, one by one", results["one"]["create_ms"])
+    row(f"(b) with {full['count']} Pods running", full["create_ms"])
+    row(f"(b) each of {batch['count']} at once", batch["create_ms"])
+    lines.append(f"{all_of_them:46} {batch['create_all_ms']:8.1f}")
+    row("(c) podrt apply, whole process and both running", command["apply_ms"])
+    row("    podrt apply, the process alone", command["apply_exit_ms"])
+    if isinstance(results["podman"], dict):
+        row("(d) podman kube play", results["podman"]["apply_ms"])
+    else:
+        lines.append(f"(d) podman kube play: not measured: {results['podman']}")
+    row("(f) floor in C: delete", results["floor"]["delete_ms"])
+    row("(f) podrt, API call to gone, one by one", results["one"]["delete_ms"])
+    row(f"(f) with {full['count']} Pods running", full["delete_ms"])
+    row(f"(f) each of {batch['count']} at once", batch["delete_ms"])
+    lines.append(f"{all_of_them:46} {batch['delete_all_ms']:8.1f}")
+    row("(f) podrt delete, whole process and gone", command["delete_ms"])
+    if isinstance(results["podman"], dict):
+        row("(f) podman pod rm -f -t 0", results["podman"]["delete_ms"])
+    empty, filled = results["memory"]["empty"], results["memory"]["full"]
+    lines.append(f"\n{'(e) PSS, MiB':46} {'daemon':>8} {'superv.':>8} {'both':>8}")
+    for name, figures in (("no Pod", empty), (f"{full['count']} idle Pods", filled)):
+        both = sum(figures.values())
+        lines.append(f"    {name:42} {figures['daemon']:8.1f} {figures['supervisor']:8.1f} {both:8.1f}")
+    lines.append(f"    {'each idle Pod adds':42} {'':8} {'':8} {results['memory']['per_pod']:8.3f}")
+    lines.append(f"\n{'targets':46} {'measured':>8} {'target':>8}")
+    for what, measured, target, reached in targets(results):
+        lines.append(f"    {what:42} {measured:8.2f} {target:8.2f}  {'reached' if reached else 'MISSED'}")
+    return "\n".join(lines)
+
+
+def pictures(results: Results, directory: Path) -> list[Path]:
+    """Draw ``bench-create.svg``, ``bench-spread.svg`` and ``bench-memory.svg``; returns what was written."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "podrt"
+    from matplotlib import pyplot
+
+    written = []
+
+    def save(name: str) -> None:
+        path = directory / f"bench-{name}.svg"
+        pyplot.tight_layout()
+        pyplot.savefig(path, metadata={"Date": None})
+        pyplot.close()
+        written.append(path)
+
+    bars = [
+        ("floor: C, no runtime", results["floor"], "create_ms", "#999999"),
+        ("podrt, API", results["one"], "create_ms", "#1f6fb4"),
+        (f"podrt, API, {results['full']['count']} Pods running", results["full"], "create_ms", "#1f6fb4"),
+        ("podrt apply, whole process", results["command"], "apply_ms", "#5fa2d8"),
+    ]
+    if isinstance(results["podman"], dict):
+        bars.append(("podman kube play", results["podman"], "apply_ms", "#b4581f"))
+    pyplot.figure(figsize=(8, 0.6 * len(bars) + 1))
+    values = [median(source[key]) for _, source, key, _ in bars]
+    drawn = pyplot.barh([name for name, *_ in bars], values, color=[color for *_, color in bars])
+    pyplot.bar_label(drawn, fmt=" %.1f ms")
+    pyplot.gca().invert_yaxis()
+    pyplot.xlim(0, max(values) * 1.15)
+    pyplot.xlabel("ms, median")
+    pyplot.title("A Pod of two containers, until both run")
+    save("create")
+
+    pyplot.figure(figsize=(8, 4))
+    for name, source, key, color in bars:
+        ordered = sorted(source[key])
+        parts = [(number + 1) / len(ordered) for number in range(len(ordered))]
+        pyplot.step(ordered, parts, where="post", label=name, color=color)
+    pyplot.xscale("log")
+    pyplot.xlabel("ms (logarithmic)")
+    pyplot.ylabel("part of the runs that took at most this long")
+    pyplot.legend()
+    pyplot.title("The spread")
+    save("spread")
+
+    pyplot.figure(figsize=(6, 4))
+    kinds = [("no Pod", results["memory"]["empty"]), (f"{results['full']['count']} Pods", results["memory"]["full"])]
+    bottom = [0.0, 0.0]
+    for part, color in (("daemon", "#1f6fb4"), ("supervisor", "#5fa2d8")):
+        heights = [figures[part] for _, figures in kinds]
+        drawn = pyplot.bar([name for name, _ in kinds], heights, bottom=bottom, label=part, color=color)
+        pyplot.bar_label(drawn, fmt="%.1f", label_type="center")
+        bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
+    pyplot.ylabel("MiB (PSS)")
+    pyplot.legend()
+    pyplot.title("Memory of podrt's two processes")
+    save("memory")
+    return written
