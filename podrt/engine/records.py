@@ -36,7 +36,6 @@ class Phase(enum.StrEnum):
     CREATING = "creating"
     CREATED = "created"
     """Sandbox: ready. Container: made, not started."""
-    STARTING = "starting"
     RUNNING = "running"
     EXITED = "exited"
     """Container: its process has ended. Sandbox: stopped or broken, not ready."""
@@ -68,6 +67,8 @@ class SandboxRecord(Struct, frozen=True, kw_only=True):
     created_at: float
     cgroup: str
     """Path below each hierarchy."""
+    own_cgroup: bool = True
+    """The engine made the cgroup, so it sets its limits and removes it; False where a kubelet did."""
     namespaces: dict[str, str] = msgspec.field(default_factory=dict)
     """Kind (net, uts, ipc, pid, user) -> path where it is pinned."""
     ips: tuple[str, ...] = ()
@@ -114,7 +115,6 @@ class ContainerRecord(Struct, frozen=True, kw_only=True):
         states = {
             Phase.CREATING: ContainerState.CREATED,
             Phase.CREATED: ContainerState.CREATED,
-            Phase.STARTING: ContainerState.CREATED,
             Phase.RUNNING: ContainerState.RUNNING,
             Phase.EXITED: ContainerState.EXITED,
             Phase.REMOVING: ContainerState.EXITED,

@@ -10,8 +10,8 @@ pivot. The list of standard mounts, masked and read-only paths is that of contai
 documents under ``procMount``.
 
 User namespaces: everything is mounted by the host's root before the user namespace is entered, so sysfs and proc need
-no bind of the host's; layers and volumes come through idmapped clones, and file systems that take an owner get the
-outside id of the sandbox's root."""
+no bind of the host's; layers and volumes come through idmapped clones (the upper directory belongs to the sandbox's
+root itself), and file systems that take an owner get the outside id of the sandbox's root."""
 
 from __future__ import annotations
 
@@ -212,15 +212,12 @@ def _overlay(request: Request, sources: list[Source]) -> Any:
     first = len(sources)
     lower = [Source(path=path, recursive=False, idmap=True) for path in request.layers]
     sources.extend(lower)
-    upper = PurePosixPath(request.upper)
-    sources.append(Source(path=str(upper.parent), recursive=False, idmap=True))
     return ops.Overlay(
         request.root,
         request.layers,
-        upper.name,  # both are names below the tree: they must lie on one mount
-        PurePosixPath(request.work).name,
+        request.upper,
+        request.work,
         lower_fds=tuple(range(first, first + len(lower))),
-        upper_fd=first + len(lower),
     )
 
 
