@@ -261,7 +261,7 @@ def _oci_layer(files: Files, layer: Descriptor, what: str) -> LayerSource:
     if not files.has(path):
         if manifests.is_foreign(layer):
             raise ImageError(
-                f"{what}: is a foreign layer ({layer.media_type}): its content isn't part of the image; it can't be used"
+                f"{what}: is a foreign layer ({layer.media_type}): its content isn't in the image; it can't be used"
             )
         raise ImageError(f"{what}: blob {layer.digest} is missing in the archive; it is incomplete")
     return LayerSource(lambda: files.open(path), layer.digest, layer.size, layer.media_type)

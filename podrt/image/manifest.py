@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from podrt.errors import ImageError, InvalidError
@@ -148,6 +149,16 @@ def parse_manifest(document: dict[str, Any], what: str) -> Manifest:
         if "encrypted" in layer.media_type:
             raise ImageError(f"{what}: layers[{index}]: is encrypted ({layer.media_type}), which isn't supported")
     return Manifest(config, layers)
+
+
+def image_manifest(config_digest: str, config_size: int, layers: Sequence[Descriptor]) -> dict[str, Any]:
+    """An OCI manifest."""
+    return {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": Descriptor(OCI_CONFIG, config_digest, config_size).document(),
+        "layers": [layer.document() for layer in layers],
+    }
 
 
 def is_foreign(layer: Descriptor) -> bool:

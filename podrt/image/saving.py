@@ -15,9 +15,10 @@ from typing import BinaryIO, NamedTuple, cast
 
 from podrt.errors import ImageError, InvalidError
 from podrt.image import manifest as manifests
-from podrt.image.blobs import CHUNK, BlobStore, Progress
+from podrt.image.blobs import CHUNK, BlobStore, Progress, hash_bytes
 from podrt.image.compression import Readable, decompress
-from podrt.image.manifest import Manifest
+from podrt.image.manifest import Descriptor, Manifest
+from podrt.image.pack import PackedLayer
 from podrt.image.reference import parse
 from podrt.image.types import Image
 
@@ -153,3 +154,22 @@ class _Writer:
 
     def close(self) -> None:
         self._tar.close()
+
+
+def save_built(out: BinaryIO, config: bytes, layer: BinaryIO, packed: PackedLayer, name: str) -> str:
+    """Write an OCI archive of an image that was never in a store: one layer, one name. Returns the image's id.
+
+    ``layer`` is what :func:`podrt.image.pack.pack` wrote, at its beginning.
+    """
+    image_id = hash_bytes(config)
+    layers = [Descriptor(packed.media_type, packed.digest, packed.size)]
+    data = manifests.encode(manifests.image_manifest(image_id, len(config), layers))
+    descriptor = Descriptor(manifests.OCI_MANIFEST, hash_bytes(data), len(data))
+    writer = _Writer(out, None)
+    writer.add("oci-layout", _LAYOUT)
+    writer.add("index.json", index_document([descriptor.document() | {"annotations": name_annotations(name)}]))
+    for digest, blob in ((image_id, config), (descriptor.digest, data)):
+        writer.add("blobs/" + digest.replace(":", "/", 1), blob)
+    writer.copy("blobs/" + packed.digest.replace(":", "/", 1), layer, packed.size)
+    writer.close()
+    return image_id

@@ -182,7 +182,9 @@ class ImageStore:
             ]
             self._pin(pins, image_id)
             self.blobs.write(io.BytesIO(candidate.config), image_id)
-            data = candidate.manifest or _make_manifest(image_id, len(candidate.config), descriptors)
+            data = candidate.manifest or manifests.encode(
+                manifests.image_manifest(image_id, len(candidate.config), descriptors)
+            )
             manifest_digest = hash_bytes(data)
             self._pin(pins, manifest_digest)
             self.blobs.write(io.BytesIO(data), manifest_digest)
@@ -478,13 +480,3 @@ def _saved_names(reference: str, image: Image) -> tuple[str, ...]:
         name for name in image.names if name == str(wanted) or (wanted.digest and parse(name).name == wanted.name)
     )
 
-
-def _make_manifest(config_digest: str, config_size: int, layers: Sequence[Descriptor]) -> bytes:
-    return manifests.encode(
-        {
-            "schemaVersion": 2,
-            "mediaType": manifests.OCI_MANIFEST,
-            "config": Descriptor(manifests.OCI_CONFIG, config_digest, config_size).document(),
-            "layers": [layer.document() for layer in layers],
-        }
-    )
