@@ -45,7 +45,7 @@ def daemon_base() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def image_archives() -> dict[str, Path]:
     """Archive of each test image by its short name (busybox, nginx, python, tools), built if need be."""
-    return {name: images.archive(name) for name in images.NAMES}
+    return images.archives()
 
 
 @pytest.fixture(scope="session")

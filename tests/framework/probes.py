@@ -66,7 +66,7 @@ def can_mknod(directory: str = "/tmp") -> bool:
 
 @cache
 def cgroup_mounts() -> dict[str, Path]:
-    """Mount point of each hierarchy: a v1 controller by its name, the v2 hierarchy as ``unified``."""
+    """Mount point of each hierarchy: a v1 controller or named hierarchy by its name, the v2 hierarchy as ``unified``."""
     mounts: dict[str, Path] = {}
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         left, _, right = line.partition(" - ")
@@ -76,8 +76,9 @@ def cgroup_mounts() -> dict[str, Path]:
             mounts.setdefault("unified", point)
         elif kind == "cgroup":
             for option in options.split(" ")[-1].split(","):
-                if option not in ("rw", "ro") and "=" not in option:
-                    mounts.setdefault(option, point)
+                name = option.removeprefix("name=")
+                if name not in ("rw", "ro", "xattr") and "=" not in name:
+                    mounts.setdefault(name, point)
     return mounts
 
 
