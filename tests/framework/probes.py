@@ -66,7 +66,7 @@ def can_mknod(directory: str = "/tmp") -> bool:
 
 @cache
 def cgroup_mounts() -> dict[str, Path]:
-    """Mount point of each hierarchy: a v1 controller or named hierarchy by its name, the v2 hierarchy as ``unified``."""
+    """Mount point of each hierarchy: a v1 controller (or named hierarchy) by name, the v2 hierarchy as ``unified``."""
     mounts: dict[str, Path] = {}
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         left, _, right = line.partition(" - ")
