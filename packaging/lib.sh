@@ -42,5 +42,19 @@ write_unit() {
     chmod 644 "$1"
 }
 
-# api_ready: whether a daemon answers on the default socket.
-api_ready() { [[ -S /run/podrt/podrt.sock ]] && timeout 5 "$1/podrt" get nodes >/dev/null 2>&1; }
+# load_settings BIN: what the daemon's configuration says, as variables: run_dir, state_dir, socket, bridge, cgroup_root...
+load_settings() {
+    local settings
+    settings=$("$1/python" -c '
+import dataclasses, shlex
+from podrt.config import load
+for name, value in dataclasses.asdict(load()).items():
+    print(f"{name}={shlex.quote(str(value))}")
+')
+    eval "$settings"
+    # shellcheck disable=SC2154 # set by eval
+    export PODRT_SOCKET=$socket
+}
+
+# api_ready BIN: whether a daemon answers.
+api_ready() { [[ -S $PODRT_SOCKET ]] && timeout 5 "$1/podrt" get nodes >/dev/null 2>&1; }
