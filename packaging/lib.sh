@@ -42,18 +42,24 @@ write_unit() {
     chmod 644 "$1"
 }
 
-# load_settings BIN: what the daemon's configuration says, as variables: run_dir, state_dir, socket, bridge, cgroup_root...
+# load_settings BIN: what the daemon's configuration says, as variables.
+# shellcheck disable=SC2034 # used by the scripts that source this
 load_settings() {
-    local settings
-    settings=$("$1/python" -c '
-import dataclasses, shlex
+    {
+        read -r run_dir
+        read -r state_dir
+        read -r log_dir
+        read -r bridge
+        read -r nft_table
+        read -r cgroup_root
+        read -r PODRT_SOCKET
+    } < <("$1/python" -c '
 from podrt.config import load
-for name, value in dataclasses.asdict(load()).items():
-    print(f"{name}={shlex.quote(str(value))}")
+c = load()
+print(c.run_dir, c.state_dir, c.log_dir, c.bridge, c.nft_table, c.cgroup_root, c.socket, sep="\n")
 ')
-    eval "$settings"
-    # shellcheck disable=SC2154 # set by eval
-    export PODRT_SOCKET=$socket
+    [[ -n $PODRT_SOCKET ]] || die "the configuration can't be read"
+    export PODRT_SOCKET
 }
 
 # api_ready BIN: whether a daemon answers.
