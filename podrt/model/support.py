@@ -1,0 +1,298 @@
+"""What this version does with each field of a Pod: one table, to refuse by, to generate documents from, and to flip as
+work goes on.
+
+A field is SUPPORTED, ACCEPTED (read, kept and reported, but nothing depends on it on one machine; the note says why
+that is harmless) or REFUSED (a Pod that uses it is refused by the field's name). A field is never dropped in silence:
+a test sees to it that none is missing from the table. ``values`` narrows a supported field to the values that work.
+
+Init and ephemeral containers have the fields of ``spec.containers[]``, and are themselves entries of the table.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import msgspec
+
+from podrt.errors import Cause
+from podrt.model.pod import PodSpec
+from podrt.model.volume import REMOVED_SOURCES, Volume
+
+
+class State(enum.Enum):
+    SUPPORTED = "supported"
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+
+
+class Support(NamedTuple):
+    """What is done with one field. ``values``: only these of its values are supported, if there are any."""
+
+    state: State
+    note: str = ""
+    values: tuple[str, ...] = ()
+
+
+YES = Support(State.SUPPORTED)
+NO = Support(State.REFUSED)
+
+
+def _accepted(note: str) -> Support:
+    return Support(State.ACCEPTED, note)
+
+
+def _no(note: str) -> Support:
+    return Support(State.REFUSED, note)
+
+
+def _only(*values: str) -> Support:
+    return Support(State.SUPPORTED, values=values)
+
+
+ONE_NODE = "there is one node; the Pod is placed on it"
+
+POD: dict[str, Support] = {
+    "volumes": YES,
+    "initContainers": NO,
+    "containers": YES,
+    "ephemeralContainers": NO,
+    "restartPolicy": YES,
+    "terminationGracePeriodSeconds": YES,
+    "activeDeadlineSeconds": YES,
+    "dnsPolicy": YES,
+    "nodeSelector": _accepted(ONE_NODE),
+    "serviceAccountName": _accepted("kept for fieldRef; there are no service accounts to look up"),
+    "serviceAccount": _accepted("the old name of serviceAccountName"),
+    "automountServiceAccountToken": _accepted("there are no tokens, so none is mounted either way"),
+    "nodeName": YES,
+    "hostNetwork": YES,
+    "hostPID": YES,
+    "hostIPC": YES,
+    "shareProcessNamespace": YES,
+    "securityContext": YES,
+    "imagePullSecrets": _accepted("images come from the local store; nothing is pulled"),
+    "hostname": YES,
+    "subdomain": YES,
+    "affinity": _accepted(ONE_NODE),
+    "schedulerName": _accepted(ONE_NODE),
+    "tolerations": _accepted("the node has no taints"),
+    "hostAliases": YES,
+    "priorityClassName": _accepted("nothing is preempted"),
+    "priority": _accepted("nothing is preempted"),
+    "dnsConfig": YES,
+    "readinessGates": NO,
+    "runtimeClassName": NO,
+    "enableServiceLinks": _accepted("there are no Services, so there are no variables of them"),
+    "preemptionPolicy": _accepted("nothing is preempted"),
+    "overhead": NO,
+    "topologySpreadConstraints": _accepted(ONE_NODE),
+    "setHostnameAsFQDN": NO,
+    "os": _accepted("linux only, which validation sees to"),
+    "hostUsers": YES,
+    "schedulingGates": NO,
+    "resourceClaims": NO,
+    "resources": NO,
+    "hostnameOverride": NO,
+    "schedulingGroup": NO,
+}
+
+POD_SECURITY: dict[str, Support] = {
+    "seLinuxOptions": NO,
+    "windowsOptions": NO,
+    "runAsUser": YES,
+    "runAsGroup": YES,
+    "runAsNonRoot": YES,
+    "supplementalGroups": YES,
+    "supplementalGroupsPolicy": _only("Merge"),
+    "fsGroup": NO,
+    "sysctls": YES,
+    "fsGroupChangePolicy": NO,
+    "seccompProfile": YES,
+    "seccompProfile.type": _only("RuntimeDefault", "Unconfined"),
+    "seccompProfile.localhostProfile": NO,
+    "appArmorProfile": NO,
+    "seLinuxChangePolicy": NO,
+}
+
+CONTAINER: dict[str, Support] = {
+    "name": YES,
+    "image": YES,
+    "command": YES,
+    "args": YES,
+    "workingDir": YES,
+    "ports": YES,
+    "ports[].protocol": _only("TCP", "UDP"),
+    "envFrom": NO,
+    "env": YES,
+    "env[].valueFrom": YES,
+    "env[].valueFrom.fieldRef": YES,
+    "env[].valueFrom.resourceFieldRef": YES,
+    "env[].valueFrom.configMapKeyRef": NO,
+    "env[].valueFrom.secretKeyRef": NO,
+    "env[].valueFrom.fileKeyRef": NO,
+    "resources": YES,
+    "resources.claims": NO,
+    "resizePolicy": NO,
+    "restartPolicy": NO,
+    "restartPolicyRules": NO,
+    "volumeMounts": YES,
+    "volumeMounts[].name": YES,
+    "volumeMounts[].readOnly": YES,
+    "volumeMounts[].recursiveReadOnly": _only("Disabled"),
+    "volumeMounts[].mountPath": YES,
+    "volumeMounts[].subPath": NO,
+    "volumeMounts[].mountPropagation": _only("None"),
+    "volumeMounts[].subPathExpr": NO,
+    "volumeDevices": NO,
+    "livenessProbe": NO,
+    "readinessProbe": NO,
+    "startupProbe": NO,
+    "lifecycle": NO,
+    "terminationMessagePath": YES,
+    "terminationMessagePolicy": YES,
+    "imagePullPolicy": YES,
+    "securityContext": YES,
+    "stdin": YES,
+    "stdinOnce": YES,
+    "tty": YES,
+    "targetContainerName": NO,
+}
+
+PROBE: dict[str, Support] = dict.fromkeys(
+    (
+        "exec",
+        "httpGet",
+        "tcpSocket",
+        "grpc",
+        "initialDelaySeconds",
+        "timeoutSeconds",
+        "periodSeconds",
+        "successThreshold",
+        "failureThreshold",
+        "terminationGracePeriodSeconds",
+    ),
+    NO,
+)
+
+LIFECYCLE: dict[str, Support] = dict.fromkeys(("postStart", "preStop", "stopSignal"), NO)
+
+CONTAINER_SECURITY: dict[str, Support] = {
+    "capabilities": YES,
+    "privileged": YES,
+    "seLinuxOptions": NO,
+    "windowsOptions": NO,
+    "runAsUser": YES,
+    "runAsGroup": YES,
+    "runAsNonRoot": YES,
+    "readOnlyRootFilesystem": YES,
+    "allowPrivilegeEscalation": YES,
+    "procMount": _only("Default"),
+    "seccompProfile": YES,
+    "seccompProfile.type": _only("RuntimeDefault", "Unconfined"),
+    "seccompProfile.localhostProfile": NO,
+    "appArmorProfile": NO,
+}
+
+_REMOVED = _no("a deprecated driver that Kubernetes itself has given up: use hostPath or emptyDir")
+
+VOLUME: dict[str, Support] = {
+    "name": YES,
+    "hostPath": YES,
+    "emptyDir": YES,
+    "emptyDir.medium": _only("", "Memory"),
+    "secret": NO,
+    "configMap": NO,
+    "downwardAPI": NO,
+    "projected": NO,
+    "image": NO,
+    "persistentVolumeClaim": NO,
+    "ephemeral": NO,
+    "nfs": NO,
+    "iscsi": NO,
+    "fc": NO,
+    "csi": NO,
+} | {
+    wire: _REMOVED
+    for attribute, wire in zip(Volume.__struct_fields__, Volume.__struct_encode_fields__, strict=True)
+    if attribute in REMOVED_SOURCES
+}
+
+
+def _join(prefix: str, table: dict[str, Support]) -> dict[str, Support]:
+    return {f"{prefix}.{name}": support for name, support in table.items()}
+
+
+TABLE: dict[str, Support] = {
+    **_join("spec", POD),
+    **_join("spec.securityContext", POD_SECURITY),
+    **_join("spec.volumes[]", VOLUME),
+    **_join("spec.containers[]", CONTAINER),
+    **_join("spec.containers[].securityContext", CONTAINER_SECURITY),
+    **_join("spec.containers[].livenessProbe", PROBE),
+    **_join("spec.containers[].readinessProbe", PROBE),
+    **_join("spec.containers[].startupProbe", PROBE),
+    **_join("spec.containers[].lifecycle", LIFECYCLE),
+}
+"""Path pattern (``[]`` for any index) to what is done with the field. A field below one that is in the table need
+not be.
+"""
+
+SYSCTLS = frozenset({"kernel.sem"})
+SYSCTL_PREFIXES = ("kernel.shm", "kernel.msg", "fs.mqueue.", "net.")
+"""What the kernel keeps per IPC or network namespace (sysctl(8), ipc_namespaces(7))."""
+
+_SAME = {"spec.initContainers[]": "spec.containers[]", "spec.ephemeralContainers[]": "spec.containers[]"}
+_BRANCHES = frozenset(name.rpartition(".")[0] for name in TABLE)
+
+
+def unsupported(spec: PodSpec) -> list[Cause]:
+    """The fields of a valid spec that this version refuses, each with its path."""
+    return [*_walk(spec, "spec", "spec"), *_sysctls(spec)]
+
+
+def _sysctls(spec: PodSpec) -> Iterator[Cause]:
+    """A sysctl that the kernel doesn't keep per namespace would change the host (CVE-2022-0811 was led in this way)."""
+    for index, sysctl in enumerate(spec.security_context.sysctls if spec.security_context is not None else ()):
+        dotted = sysctl.name if "/" not in sysctl.name.partition(".")[0] else sysctl.name.replace("/", ".")
+        if dotted not in SYSCTLS and not dotted.startswith(SYSCTL_PREFIXES):
+            message = "Forbidden: not a sysctl of a namespace: setting it would change the host"
+            yield Cause(f"spec.securityContext.sysctls[{index}].name", message, "FieldValueForbidden")
+
+
+def _walk(value: Any, path: str, pattern: str) -> Iterator[Cause]:
+    pattern = _SAME.get(pattern, pattern)
+    if pattern not in _BRANCHES:
+        return
+    for attribute, name in zip(value.__struct_fields__, value.__struct_encode_fields__, strict=True):
+        entry = getattr(value, attribute)
+        # What is absent or has its zero value asks for nothing.
+        if entry is None or entry == "" or entry is False or entry == () or entry == {}:
+            continue
+        yield from _judge(entry, f"{path}.{name}", f"{pattern}.{name}")
+
+
+def _judge(entry: Any, path: str, pattern: str) -> Iterator[Cause]:
+    support = TABLE.get(pattern)
+    if support is not None:
+        if support.state is State.REFUSED:
+            yield Cause(path, _refusal(support.note), "FieldValueForbidden")
+            return
+        if support.values and isinstance(entry, str) and entry not in support.values:
+            known = " or ".join(f'"{value}"' for value in support.values if value)
+            message = f'Forbidden: "{entry}" is not supported yet by podrt, only {known}'
+            yield Cause(path, message, "FieldValueForbidden")
+            return
+        if support.state is State.ACCEPTED:
+            return
+    if isinstance(entry, tuple):
+        for index, item in enumerate(entry):
+            if isinstance(item, msgspec.Struct):
+                yield from _walk(item, f"{path}[{index}]", f"{pattern}[]")
+    elif isinstance(entry, msgspec.Struct):
+        yield from _walk(entry, path, pattern)
+
+
+def _refusal(note: str) -> str:
+    return "Forbidden: not supported yet by podrt" if not note else f"Forbidden: not supported by podrt: {note}"
