@@ -72,21 +72,21 @@ def test_a_tier_that_is_skipped_whole_fails_the_session(tmp_path: Path, text: st
     (unit / "test_one.py").write_text(text)
     framework = tmp_path / "tests" / "framework"
     framework.mkdir()
-    for name in ("tiers.py", "probes.py"):
+    for name in ("__init__.py", "tiers.py", "probes.py"):
         (framework / name).write_text((REPOSITORY / "tests" / "framework" / name).read_text())
-    (tmp_path / "pytest.ini").write_text("[pytest]\npythonpath = .\naddopts = --import-mode=importlib\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --import-mode=importlib\n")
     command = [
         sys.executable,
         "-m",
         "pytest",
-        "-p",
-        "tests.framework.tiers",
-        "-p",
-        "no:cacheprovider",
-        "--tiers",
-        "unit",
+        "--tiers=unit",
+        "-ptests.framework.tiers",
+        "-pno:cacheprovider",
+        "-pno:asyncio",
+        "tests/unit",
     ]
-    done = subprocess.run([*command, "tests/unit"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == code, done.stdout + done.stderr
     assert ("tier unit: 1 ran" in done.stdout) == (code == 0)
     assert ("not one test of it ran" in done.stdout) == (code == 1)
