@@ -1,0 +1,660 @@
+"""The daemon's client of the supervisor: finds or starts it, launches processes, hears of their end.
+
+While the supervisor is dead its containers live on. They become children of the daemon that was its parent (a
+subreaper), so their exit codes stay true: the client waits for each by pidfd, and reaps nobody else's children. What
+such a container wrote stays in its FIFOs, which the client keeps open (never reading) for just this case: a FIFO
+that nobody has open loses what is in it. The same holds for terminals' masters. A daemon that isn't the parent gets
+the exit code from the pidfd where the kernel tells (6.15 or newer); otherwise it is unknown (``known`` False).
+
+Callbacks run in the event loop and must not block.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import itertools
+import logging
+import os
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple
+
+from podrt.config import Config
+from podrt.errors import LaunchError, UnavailableError
+from podrt.linux import libc, process
+from podrt.supervisor import interpreter, wire
+from podrt.supervisor.protocol import VERSION, LaunchSpec, Log, ProcessRecord, Stdio
+
+_log = logging.getLogger(__name__)
+
+_START_SECONDS = 20.0
+_REQUEST_SECONDS = 60.0
+_REAP_TRIES = 50
+
+
+class Launched(NamedTuple):
+    """A started process. The caller owns ``pidfd`` and ``fds``: the terminal's master if there is one, then the
+    namespaces of ``report_namespaces``, in order."""
+
+    pid: int
+    start_time: int
+    pidfd: int
+    fds: list[int]
+    warnings: list[str]
+    terminal: bool
+    uid: int | None
+    gid: int | None
+    groups: tuple[int, ...]
+
+
+class Known(NamedTuple):
+    """A process that the supervisor has on record, as hello tells it."""
+
+    record: ProcessRecord
+    stdio: Stdio
+    log: Log | None
+
+
+class _Keep:
+    """What holds a container's output together while there is no supervisor, and the process itself."""
+
+    __slots__ = ("fds", "known", "master", "pidfd", "waiting")
+
+    def __init__(self, known: Known, pidfd: int, master: int | None) -> None:
+        self.known = known
+        self.pidfd = pidfd
+        self.master = master
+        self.waiting = False
+        """The daemon watches its end itself: it is a process of a dead supervisor."""
+        self.fds: list[int] = []
+        if known.stdio.kind == "fifo":
+            for path in (known.stdio.stdin, known.stdio.stdout, known.stdio.stderr):
+                if path is not None:
+                    with contextlib.suppress(OSError):
+                        self.fds.append(os.open(str(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+
+    def close(self) -> None:
+        wire.close_all(self.fds)
+        self.fds = []
+        for fd in (self.pidfd, self.master):
+            if fd is not None and fd >= 0:
+                os.close(fd)
+        self.pidfd, self.master = -1, None
+
+
+OnExit = Callable[[ProcessRecord], None]
+OnWarning = Callable[[str, str], None]
+OnLost = Callable[[], Awaitable[None]]
+
+
+class SupervisorClient:
+    """One connection to the supervisor of ``config.run_dir``.
+
+    Set the callbacks before :meth:`start`. ``on_exit`` gets the final record of every process once (exec too); its
+    output is in the log by then, as far as the process itself wrote it. ``on_warning`` gets (process id, message).
+    ``on_lost`` is awaited after a dead supervisor was replaced and every running container of the old one given to
+    the new one.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self.on_exit: OnExit | None = None
+        self.on_warning: OnWarning | None = None
+        self.on_lost: OnLost | None = None
+        self.pid = 0
+        """Process id of the supervisor."""
+        self.processes: dict[str, Known] = {}
+        """What the supervisor had on record at the last connection, exited or not; kept up to date afterwards."""
+        self._keeps: dict[str, _Keep] = {}
+        self._sock: socket.socket | None = None
+        self._sequence = itertools.count(1)
+        self._replies: dict[int, asyncio.Future[tuple[dict[str, Any], list[int]]]] = {}
+        self._abandoned: set[int] = set()
+        self._pages: dict[int, tuple[list[dict[str, Any]], list[int]]] = {}
+        self._outgoing: deque[tuple[bytes, list[int]]] = deque()
+        self._child_pidfd = -1
+        self._closing = False
+        self._recovery: asyncio.Task[None] | None = None
+        self._background: set[asyncio.Task[Any]] = set()
+
+    # -- life
+
+    async def start(self) -> None:
+        """Connect to a live supervisor or start one; then :attr:`processes` holds what it knows.
+
+        Raises UnavailableError if it can't be started. ``config.run_dir`` must exist.
+        """
+        # Orphans of a dead supervisor then become this process's children.
+        libc.set_subreaper()
+        sock = self._connect()
+        if sock is None:
+            sock = self._spawn()
+        self._use(sock)
+        await self._hello()
+
+    async def close(self) -> None:
+        """Disconnect; the supervisor and its processes go on."""
+        self._closing = True
+        if self._recovery is not None:
+            self._recovery.cancel()
+            with contextlib.suppress(asyncio.CancelledError, UnavailableError):
+                await self._recovery
+        for task in list(self._background):
+            task.cancel()
+        self._disconnect()
+        loop = asyncio.get_running_loop()
+        for keep in self._keeps.values():
+            if keep.waiting:
+                loop.remove_reader(keep.pidfd)
+            keep.close()
+        self._keeps.clear()
+        if self._child_pidfd >= 0:
+            loop.remove_reader(self._child_pidfd)
+            os.close(self._child_pidfd)
+            self._child_pidfd = -1
+
+    # -- requests
+
+    async def launch(self, spec: LaunchSpec, fds: Sequence[int] = ()) -> Launched:
+        """Start a process; ``fds`` stay the caller's. Returns when exec has succeeded.
+
+        Raises LaunchError (nothing is left of the process then), UnavailableError.
+        """
+        message = {"op": "launch", "spec": wire.spec_to_wire(spec)}
+        reply, received = await self._request(message, fds, timeout=None)
+        terminal = bool(reply["terminal"])
+        uid, gid, groups = reply["user"] or (None, None, ())
+        pid, start_time, pidfd = reply["pid"], reply["start_time"], received[0]
+        if spec.kind != "namespaces":
+            record = ProcessRecord(spec.id, spec.kind, pid, start_time)
+            self._remember(Known(record, spec.stdio, spec.log), os.dup(pidfd), received[1] if terminal else None)
+        return Launched(
+            pid, start_time, pidfd, received[1:], list(reply["warnings"]), terminal, uid, gid, tuple(groups)
+        )
+
+    async def adopt(self, record: ProcessRecord, stdio: Stdio, log: Log | None) -> None:
+        """Have the supervisor go on with the output of a process that another supervisor launched.
+
+        ``on_exit`` is called when it ends; at once with ``known`` False if it is gone already. Needed by the engine
+        only where both the daemon and the supervisor had died.
+        """
+        if record.id in self.processes:
+            return
+        known = Known(record, stdio, log)
+        try:
+            pidfd = process.pidfd_open(record.pid, record.start_time)
+        except ProcessLookupError:
+            self._finished(known.record._replace(exited=True, at=time.time(), known=False))
+            return
+        self._remember(known, pidfd, None)
+        await self._adopt(self._keeps[record.id])
+
+    async def attach(
+        self, identity: str, *, stdin: bool, stdout: int | None = None, stderr: int | None = None
+    ) -> int | None:
+        """Send the output of a container to pipes, given by their writing ends (closed here).
+
+        Returns the writing end of its standard input, or its terminal's master, if ``stdin``; non-blocking, the
+        caller's. Raises LaunchError EPIPE where a stream has ended, ESRCH for an unknown process.
+        """
+        pipes = [fd for fd in (stdout, stderr) if fd is not None]
+        message = {
+            "op": "attach",
+            "id": identity,
+            "stdin": stdin,
+            "stdout": stdout is not None,
+            "stderr": stderr is not None,
+        }
+        try:
+            _, fds = await self._request(message, pipes)
+        finally:
+            wire.close_all(pipes)
+        return fds[0] if fds else None
+
+    async def close_stdin(self, identity: str) -> None:
+        """End of file on the container's standard input, once the caller's descriptors of it are closed too."""
+        await self._request({"op": "close_stdin", "id": identity})
+
+    async def reopen_log(self, identity: str) -> None:
+        """Go on in a new log file, for the old one was renamed."""
+        await self._request({"op": "reopen_log", "id": identity})
+
+    async def drain(self, identity: str) -> None:
+        """Returns when what the process has written until now is in its log."""
+        await self._request({"op": "drain", "id": identity})
+
+    async def forget(self, identity: str) -> None:
+        """Drop the record of a process that has ended; nothing if there is none. Raises LaunchError EBUSY while it
+        runs."""
+        try:
+            await self._request({"op": "forget", "id": identity})
+        except LaunchError as error:
+            if error.errno != errno.ESRCH:
+                raise
+        self.processes.pop(identity, None)
+        self._release(identity)
+
+    async def reexec(self) -> None:
+        """Upgrade the supervisor in place: the same process goes on with the code on disk."""
+        await self._request({"op": "reexec"})
+
+    async def shutdown(self) -> None:
+        """End the supervisor. Raises LaunchError EBUSY while a process of it runs."""
+        self._closing = True
+        try:
+            await self._request({"op": "shutdown"})
+            if self._child_pidfd >= 0:
+                await self._child_gone()
+        except BaseException:
+            self._closing = False
+            raise
+        await self.close()
+
+    # -- the connection
+
+    def _connect(self) -> socket.socket | None:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        path = self._config.supervisor_socket
+        try:
+            directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                # sun_path holds 107 bytes; by descriptor of the directory a longer path works too.
+                sock.connect(f"/proc/self/fd/{directory}/{path.name}")
+            finally:
+                os.close(directory)
+        except OSError:
+            sock.close()
+            return None
+        return sock
+
+    def _spawn(self) -> socket.socket:
+        """Start a supervisor as a child of this process, in a session of its own; returns the connection to it.
+
+        posix_spawn and not fork: the daemon has threads.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        image = interpreter.sealed_copy()
+        log = os.open(
+            self._config.run_dir / "supervisor.log",
+            os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW,
+            0o600,
+        )
+        null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        # Numbers that no dup2 below overwrites before it is used.
+        arguments = [str(self._config.run_dir), str(self._config.netns_dir), "connection=3"]
+        try:
+            pid = os.posix_spawn(
+                f"/proc/self/fd/{image}",
+                interpreter.command_line(arguments),
+                interpreter.environment(),
+                file_actions=_redirections({0: null, 1: log, 2: log, 3: theirs.fileno()}),
+                setsid=True,
+                setsigmask=(),
+                setsigdef=(
+                    signal.SIGPIPE,
+                    signal.SIGXFSZ,
+                    signal.SIGINT,
+                    signal.SIGHUP,
+                    signal.SIGTERM,
+                    signal.SIGCHLD,
+                ),
+            )
+        except OSError as error:
+            ours.close()
+            raise UnavailableError(f"the supervisor can't be started: {error}") from error
+        finally:
+            theirs.close()
+            wire.close_all([image, log, null])
+        self._child_pidfd = os.pidfd_open(pid)
+        asyncio.get_running_loop().add_reader(self._child_pidfd, self._on_child_gone)
+        return ours
+
+    def _use(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        asyncio.get_running_loop().add_reader(sock.fileno(), self._on_readable)
+
+    def _disconnect(self) -> None:
+        sock, self._sock = self._sock, None
+        if sock is None:
+            return
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(sock.fileno())
+        loop.remove_writer(sock.fileno())
+        sock.close()
+        for _, fds in self._outgoing:
+            wire.close_all(fds)
+        self._outgoing.clear()
+        replies, self._replies = self._replies, {}
+        self._abandoned.clear()
+        for _, fds in self._pages.values():
+            wire.close_all(fds)
+        self._pages.clear()
+        for future in replies.values():
+            if not future.done():
+                future.set_exception(UnavailableError("the supervisor has gone away"))
+
+    async def _hello(self) -> None:
+        reply, fds = await self._request({"op": "hello", "version": VERSION}, timeout=_START_SECONDS)
+        self.pid = reply["pid"]
+        self.processes = {}
+        for value in reply["processes"]:
+            record, stdio, log = value
+            known = Known(wire.record_from_wire(record), Stdio(*stdio), None if log is None else Log(*log))
+            self.processes[known.record.id] = known
+        running = [known for known in self.processes.values() if not known.record.exited]
+        masters = dict(zip(reply["terminals"], reply["masters"], strict=True))
+        for known, pidfd in zip(running, fds, strict=True):
+            identity = known.record.id
+            if identity in self._keeps:
+                os.close(pidfd)
+                if identity in masters:
+                    os.close(masters[identity])
+            else:
+                self._keeps[identity] = _Keep(known, pidfd, masters.get(identity))
+
+    async def _request(
+        self, message: dict[str, Any], fds: Sequence[int] = (), timeout: float | None = _REQUEST_SECONDS
+    ) -> tuple[dict[str, Any], list[int]]:
+        if self._sock is None:
+            if self._recovery is None or self._closing:
+                raise UnavailableError("not connected to the supervisor")
+            await asyncio.shield(self._recovery)
+        seq = next(self._sequence)
+        future: asyncio.Future[tuple[dict[str, Any], list[int]]] = asyncio.get_running_loop().create_future()
+        self._replies[seq] = future
+        self._send(message | {"seq": seq}, fds)
+        try:
+            async with asyncio.timeout(timeout):
+                reply, received = await future
+        except TimeoutError:
+            self._abandon(seq)
+            raise UnavailableError(f"the supervisor did not answer {message['op']} in {timeout} s") from None
+        except asyncio.CancelledError:
+            self._abandon(seq)
+            raise
+        error = reply.get("error")
+        if error is not None:
+            raise LaunchError(error["step"], error["errno"], error["path"], error["message"])
+        return reply, received
+
+    def _abandon(self, seq: int) -> None:
+        future = self._replies.pop(seq, None)
+        if future is not None and future.done() and not future.cancelled() and future.exception() is None:
+            self._discard(*future.result())
+        elif future is not None:
+            self._abandoned.add(seq)
+
+    def _discard(self, reply: dict[str, Any], fds: list[int]) -> None:
+        """The answer to a request that nobody waits for any more: what it started is ended."""
+        if "start_time" in reply and fds:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(fds[0], signal.SIGKILL)
+        wire.close_all(fds)
+
+    def _send(self, message: dict[str, Any], fds: Sequence[int]) -> None:
+        assert self._sock is not None
+        data = wire.pack(message)
+        if not self._outgoing:
+            try:
+                wire.send_packed(self._sock, data, fds)
+                return
+            except BlockingIOError:
+                asyncio.get_running_loop().add_writer(self._sock.fileno(), self._on_writable)
+            except OSError:
+                self._on_lost_connection()
+                return
+        self._outgoing.append((data, [os.dup(fd) for fd in fds]))
+
+    def _on_writable(self) -> None:
+        assert self._sock is not None
+        try:
+            while self._outgoing:
+                data, fds = self._outgoing[0]
+                wire.send_packed(self._sock, data, fds)
+                self._outgoing.popleft()
+                wire.close_all(fds)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._on_lost_connection()
+            return
+        asyncio.get_running_loop().remove_writer(self._sock.fileno())
+
+    def _on_readable(self) -> None:
+        for _ in range(64):
+            if self._sock is None:
+                return
+            try:
+                received = wire.receive(self._sock)
+            except BlockingIOError:
+                return
+            except (OSError, wire.WireError) as error:
+                _log.error("connection to the supervisor: %s", error)
+                received = None
+            if received is None:
+                self._on_lost_connection()
+                return
+            self._on_message(*received)
+
+    def _on_message(self, message: dict[str, Any], fds: list[int]) -> None:
+        event = message.get("event")
+        if event == "exit":
+            self._on_exit_event(message)
+        elif event == "warning":
+            if self.on_warning is not None:
+                self.on_warning(message["id"], message["message"])
+            else:
+                _log.warning("%s: %s", message["id"], message["message"])
+        else:
+            self._on_reply(message, fds)
+            return
+        wire.close_all(fds)
+
+    def _on_reply(self, message: dict[str, Any], fds: list[int]) -> None:
+        seq = message["seq"]
+        if "more" in message:
+            page = self._join_pages(seq, message, fds)
+            if page is None:
+                return
+            message, fds = page
+        future = self._replies.pop(seq, None)
+        if future is None or future.done():
+            self._abandoned.discard(seq)
+            self._discard(message, fds)
+        else:
+            future.set_result((message, fds))
+
+    def _join_pages(self, seq: int, message: dict[str, Any], fds: list[int]) -> tuple[dict[str, Any], list[int]] | None:
+        count = len(message["terminals"])
+        message["masters"] = fds[len(fds) - count :]
+        pages, pidfds = self._pages.setdefault(seq, ([], []))
+        pages.append(message)
+        pidfds.extend(fds[: len(fds) - count])
+        if message["more"]:
+            return None
+        del self._pages[seq]
+        whole = pages[0]
+        for page in pages[1:]:
+            for key in ("processes", "terminals", "masters"):
+                whole[key] += page[key]
+        return whole, pidfds
+
+    # -- ends of processes
+
+    def _remember(self, known: Known, pidfd: int, master: int | None) -> None:
+        identity = known.record.id
+        ended = self.processes.get(identity)
+        if ended is not None and ended.record.exited:
+            # Its exit came with the reply.
+            os.close(pidfd)
+            return
+        self.processes[identity] = known
+        keeps_output = known.record.kind != "exec"
+        self._keeps[identity] = _Keep(
+            known if keeps_output else known._replace(stdio=Stdio("null")),
+            pidfd,
+            os.dup(master) if master is not None and keeps_output else None,
+        )
+
+    def _release(self, identity: str) -> None:
+        keep = self._keeps.pop(identity, None)
+        if keep is not None:
+            if keep.waiting:
+                asyncio.get_running_loop().remove_reader(keep.pidfd)
+            keep.close()
+
+    def _on_exit_event(self, message: dict[str, Any]) -> None:
+        identity = message["id"]
+        keep = self._keeps.get(identity)
+        if keep is not None and keep.waiting:
+            # The daemon is the parent and knows better; it tells itself.
+            return
+        known = self.processes.get(identity)
+        record = ProcessRecord(
+            identity,
+            known.record.kind if known is not None else "",
+            message["pid"],
+            known.record.start_time if known is not None else 0,
+            True,
+            message["code"],
+            message["signal"],
+            message["at"],
+            message["known"],
+        )
+        self._finished(record)
+
+    def _finished(self, record: ProcessRecord) -> None:
+        known = self.processes.get(record.id)
+        if known is not None:
+            if known.record.exited:
+                return
+            self.processes[record.id] = known._replace(record=record)
+        else:
+            self.processes[record.id] = Known(record, Stdio("null"), None)
+        self._release(record.id)
+        if self.on_exit is not None:
+            self.on_exit(record)
+
+    # -- a dead supervisor
+
+    def _on_child_gone(self) -> None:
+        """The supervisor that this daemon has started is dead: reap it."""
+        asyncio.get_running_loop().remove_reader(self._child_pidfd)
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PIDFD, self._child_pidfd, os.WEXITED)
+        os.close(self._child_pidfd)
+        self._child_pidfd = -1
+
+    async def _child_gone(self) -> None:
+        deadline = time.monotonic() + 10
+        while self._child_pidfd >= 0 and time.monotonic() < deadline:
+            await asyncio.sleep(0.005)
+
+    def _on_lost_connection(self) -> None:
+        self._disconnect()
+        if self._closing or (self._recovery is not None and not self._recovery.done()):
+            return
+        self._recovery = asyncio.get_running_loop().create_task(self._recover())
+
+    async def _recover(self) -> None:
+        """Connect again: to the supervisor if it only cut us off, else to a new one that adopts what still runs."""
+        if self._child_pidfd >= 0:
+            # Our child: is it dead, or has it just dropped us?
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._child_gone(), 0.5)
+        before = dict(self.processes)
+        sock = self._connect()
+        if sock is not None:
+            self._use(sock)
+            await self._hello()
+            for identity, known in list(self.processes.items()):
+                was = before.get(identity)
+                if known.record.exited and was is not None and not was.record.exited:
+                    self.processes[identity] = was
+                    self._finished(known.record)
+            return
+        _log.error("the supervisor has died; starting a new one")
+        self._use(self._spawn())
+        keeps = list(self._keeps.values())
+        await self._hello()
+        self.processes = before | self.processes
+        for keep in keeps:
+            try:
+                await self._adopt(keep)
+            except (LaunchError, OSError) as error:
+                _log.error("%s: its output can't be taken over: %s", keep.known.record.id, error)
+        if self.on_lost is not None:
+            await self.on_lost()
+
+    async def _adopt(self, keep: _Keep) -> None:
+        known = keep.known
+        self._wait_for(keep)
+        if known.record.kind == "exec" or known.stdio.kind == "null":
+            return
+        fds = [] if keep.master is None else [keep.master]
+        message = {
+            "op": "adopt",
+            "record": list(known.record),
+            "stdio": list(known.stdio),
+            "log": None if known.log is None else list(known.log),
+        }
+        await self._request(message, fds)
+
+    def _wait_for(self, keep: _Keep) -> None:
+        if not keep.waiting:
+            keep.waiting = True
+            asyncio.get_running_loop().add_reader(keep.pidfd, self._on_orphan_gone, keep)
+
+    def _on_orphan_gone(self, keep: _Keep) -> None:
+        asyncio.get_running_loop().remove_reader(keep.pidfd)
+        task = asyncio.get_running_loop().create_task(self._finish_orphan(keep))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _finish_orphan(self, keep: _Keep) -> None:
+        record = keep.known.record
+        code: int | None = None
+        for _ in range(_REAP_TRIES):
+            code = _orphan_status(keep.pidfd)
+            if code is not None:
+                break
+            # Someone else's child: the kernel tells its code only once it is reaped.
+            await asyncio.sleep(0.02)
+        with contextlib.suppress(LaunchError, UnavailableError):
+            await self.drain(record.id)
+        known = code is not None
+        status = code or 0
+        keep.waiting = False
+        self._finished(
+            record._replace(exited=True, code=max(status, 0), signal=max(-status, 0), at=time.time(), known=known)
+        )
+
+
+def _orphan_status(pidfd: int) -> int | None:
+    """The status of an ended process, -N for signal N, reaping it if it is our child; None if nobody can tell (yet)."""
+    try:
+        info = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+    except ChildProcessError:
+        return libc.pidfd_exit_info(pidfd)
+    if info is None:
+        return None
+    return info.si_status if info.si_code == os.CLD_EXITED else -info.si_status
+
+
+def _redirections(wanted: dict[int, int]) -> list[Any]:
+    """dup2 actions for posix_spawn that are right even where a source has one of the target numbers."""
+    actions: list[tuple[int, ...]] = []
+    moved = {}
+    for offset, (target, source) in enumerate(sorted(wanted.items())):
+        high = 900 + offset
+        actions.append((os.POSIX_SPAWN_DUP2, source, high))
+        moved[target] = high
+    for target, high in moved.items():
+        actions.append((os.POSIX_SPAWN_DUP2, high, target))
+    return [*actions, *((os.POSIX_SPAWN_CLOSE, high) for high in moved.values())]

@@ -1,0 +1,107 @@
+"""Start of the supervisor process: its mount namespace, its limits, its sockets.
+
+Run by :mod:`podrt.supervisor.interpreter`'s command line. Arguments: the run directory, the directory of pinned network
+namespaces, and ``connection=FD`` (the daemon's end of a socket pair) or ``state=FD`` (after a re-exec in place).
+
+The mount namespace is its own, so that the mounts below the run directory (pins, shm of every sandbox) are not copied
+into every container's: the copy is what makes creating a Pod slower the more Pods there are.
+"""
+
+from __future__ import annotations
+
+import _socket
+import contextlib
+import errno
+import fcntl
+import gc
+import os
+import resource
+import signal
+
+from podrt.linux import libc, mount
+from podrt.supervisor import reexec, server
+from podrt.supervisor.supervisor import Supervisor
+
+_NAME = b"podrt-superviso"
+
+
+def main(arguments: list[str]) -> None:
+    """Runs until ``shutdown``."""
+    run_dir, netns_dir, *options = arguments
+    given = dict(option.split("=", 1) for option in options)
+    os.umask(0o022)
+    os.chdir("/")
+    _name_process()
+    supervisor = reexec.restore(int(given["state"])) if "state" in given else _first_start(run_dir, netns_dir, given)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    gc.collect()
+    gc.freeze()
+    supervisor.run()
+    for name in ("supervisor.sock", "supervisor.pid"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{run_dir}/{name}")
+
+
+def _first_start(run_dir: str, netns_dir: str, given: dict[str, str]) -> Supervisor:
+    # What the daemon has inherited without close-on-exec from whoever started it; 3 is the connection.
+    libc.close_range(4, 2**32 - 1)
+    libc.set_subreaper()
+    lock = _lock(run_dir)
+    _own_mounts((run_dir, netns_dir))
+    supervisor = Supervisor(run_dir, netns_dir, _raise_descriptor_limit())
+    connection = None
+    if "connection" in given:
+        fd = int(given["connection"])
+        os.set_inheritable(fd, False)
+        connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd)
+    listener = server.listen(f"{run_dir}/supervisor.sock")
+    supervisor.lock_fd = lock
+    supervisor.start(listener, connection)
+    return supervisor
+
+
+def _lock(run_dir: str) -> int:
+    """The pid file, locked as long as the supervisor lives: there is one supervisor for a run directory.
+
+    Raises SystemExit if another one is alive.
+    """
+    path = f"{run_dir}/supervisor.pid"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise SystemExit(f"{path}: another supervisor runs") from None
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+    return fd
+
+
+def _own_mounts(directories: tuple[str, ...]) -> None:
+    libc.unshare(libc.CLONE_NEWNS)
+    libc.mount(None, "/", flags=libc.MS_SLAVE | libc.MS_REC)
+    for directory in directories:
+        points = mount.mount_points(directory) if os.path.isdir(directory) else []
+        if not points:
+            continue
+        if os.path.realpath(directory) == points[0].path:
+            libc.mount(None, directory, flags=libc.MS_PRIVATE)
+            points = points[1:]
+        for point in reversed(points):
+            try:
+                libc.umount2(point.path, libc.MNT_DETACH | libc.UMOUNT_NOFOLLOW)
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.ENOENT):
+                    raise
+
+
+def _raise_descriptor_limit() -> tuple[int, int]:
+    """A few descriptors for each container: take what is allowed. Returns the limit from before, for the containers."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return soft, hard
+
+
+def _name_process() -> None:
+    """``podrt-superviso`` in ps and top, instead of the memfd's number."""
+    with open("/proc/self/comm", "wb", buffering=0) as file:
+        file.write(_NAME)
