@@ -16,7 +16,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from podrt.api import body, patch, query, watching
-from podrt.api.call import routed
+from podrt.api.call import CALL, routed
 from podrt.api.discovery import UNDELETABLE_COLLECTIONS
 from podrt.api.negotiate import Shape, wanted
 from podrt.api.status import Subject, UnsupportedMediaTypeError, success
@@ -103,7 +103,7 @@ class RestHandlers:
     async def _watch(
         self, request: web.Request, resource: Resource, namespace: str | None, fields: str
     ) -> web.StreamResponse:
-        request["streaming"] = True
+        request[CALL].streaming = True
         space = namespace if resource.namespaced else None
         labels = request.query.get("labelSelector", "")
         return await watching.serve(request, self._store, resource, space, labels, fields, wanted(request))
@@ -114,7 +114,7 @@ class RestHandlers:
         namespace = request.match_info.get("namespace", "")
         decoded = await body.read_object(request, resource)
         obj = body.check_address(decoded.object, resource, namespace)
-        request["name"] = obj.metadata.name or obj.metadata.generate_name
+        request[CALL].name = obj.metadata.name or obj.metadata.generate_name
         created = self._registry.create(obj, dry_run=body.dry_run(request))
         return self._answer(request, resource, created, decoded.warnings + self._warn(created), code=201)
 

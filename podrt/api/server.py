@@ -24,7 +24,7 @@ from aiohttp import web
 from podrt import __version__
 from podrt.api import discovery, logs, negotiate, openapi, query, status, streaming, usage
 from podrt.api.agent import AgentApi
-from podrt.api.call import routed, subject_of
+from podrt.api.call import CALL, routed, subject_of
 from podrt.api.images import ImageHandlers, Info
 from podrt.api.metrics import Metrics
 from podrt.api.rest import RestHandlers, Warner
@@ -125,9 +125,10 @@ class ApiServer:
                 response = await handler(request)
             except Exception as error:
                 response = self._failed(request, error)
-            if "verb" in request and "streaming" not in request:
-                name = request["resource"].qualified
-                self._metrics.request(request["verb"], name, response.status, time.perf_counter() - started)
+            call = request.get(CALL)
+            if call is not None and not call.streaming:
+                seconds = time.perf_counter() - started
+                self._metrics.request(call.verb, call.resource.qualified, response.status, seconds)
             return response
 
         return handle
@@ -166,7 +167,7 @@ class ApiServer:
         ]
 
     def _pod(self, request: web.Request) -> Pod:
-        request["streaming"] = True
+        request[CALL].streaming = True
         return self._store.get(Pod, request.match_info["namespace"], request.match_info["name"])
 
     async def _logs(self, request: web.Request, resource: Resource) -> web.StreamResponse:
