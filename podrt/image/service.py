@@ -479,4 +479,3 @@ def _saved_names(reference: str, image: Image) -> tuple[str, ...]:
     return tuple(
         name for name in image.names if name == str(wanted) or (wanted.digest and parse(name).name == wanted.name)
     )
-

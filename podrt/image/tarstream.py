@@ -100,7 +100,7 @@ class TarStream:
 
     def read(self, size: int) -> bytes:
         """Up to ``size`` bytes (fewer at the end only), for tarfile's headers."""
-        if size > _MAX_HEADER:
+        if not 0 <= size <= _MAX_HEADER:
             raise ImageError(f"a header in the archive says it has {size} bytes; at most {_MAX_HEADER} are believed")
         data = bytes(self._buffer[self._offset : self._offset + size])
         self._offset += len(data)
@@ -174,6 +174,8 @@ class TarEntries:
             if self._stream.header.strip(b"\0"):
                 raise ImageError("tar archive is corrupt: a header is damaged or cut short")
             raise StopIteration
+        if member.size < 0:
+            raise ImageError(f"entry {member.name!r} says it has {member.size} bytes; the archive is corrupt")
         self.count += 1
         if self.count > self._limit:
             raise ImageError(f"archive has more than the {self._limit} entries allowed")

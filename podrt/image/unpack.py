@@ -46,7 +46,7 @@ _HARMLESS = {(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)}
 """null, zero, full, random, urandom, tty, console, ptmx: Documentation/admin-guide/devices.txt of the kernel."""
 _IN_ROOT = libc.RESOLVE_IN_ROOT | libc.RESOLVE_NO_MAGICLINKS | libc.RESOLVE_NO_XDEV
 _DIR = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-_BAD_NAME = {
+_ARCHIVE_FAULTS = {
     errno.ENAMETOOLONG,
     errno.ELOOP,
     errno.ENOTDIR,
@@ -55,6 +55,7 @@ _BAD_NAME = {
     errno.EISDIR,
     errno.EMLINK,
     errno.EILSEQ,
+    errno.EFBIG,
 }
 """errno values that are the archive's fault."""
 _MAX_ID = 2**32 - 2
@@ -140,7 +141,7 @@ class _Extractor(contextlib.AbstractContextManager["_Extractor"]):
                 raise ExhaustedError(
                     f"no space left while unpacking {member.name!r}; free some, for example with image prune"
                 ) from error
-            if error.errno in _BAD_NAME:
+            if error.errno in _ARCHIVE_FAULTS:
                 raise ImageError(f"entry {member.name!r} can't be unpacked: {error.strerror}") from error
             raise
 
@@ -381,10 +382,16 @@ class _Extractor(contextlib.AbstractContextManager["_Extractor"]):
             if not parts:
                 os.utime(self._root, ns=(time, time))
                 continue
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # replaced by a later entry
-                parent = self._open_parent(parts[:-1])
-                if stat.S_ISDIR(os.lstat(parts[-1], dir_fd=parent).st_mode):
-                    os.utime(parts[-1], ns=(time, time), dir_fd=parent, follow_symlinks=False)
+            try:
+                parent = self._open_directory(parts[:-1])
+            except OSError:
+                continue  # replaced by a later entry
+            try:
+                with contextlib.suppress(FileNotFoundError):
+                    if stat.S_ISDIR(os.lstat(parts[-1], dir_fd=parent).st_mode):
+                        os.utime(parts[-1], ns=(time, time), dir_fd=parent, follow_symlinks=False)
+            finally:
+                os.close(parent)
 
 
 def _is_whiteout(found: os.stat_result) -> bool:
