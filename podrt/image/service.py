@@ -19,23 +19,20 @@ from __future__ import annotations
 import builtins
 import contextlib
 import io
-import logging
-import re
-import threading
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from podrt.errors import ConflictError, ImageError, InvalidError, NotFoundError, PodrtError
+from podrt.errors import ConflictError, ImageError, InvalidError
 from podrt.image import archive, imports, inspecting, saving
 from podrt.image import manifest as manifests
 from podrt.image.archive import Candidate, LayerSource
 from podrt.image.blobs import BlobStore, Progress, hash_bytes
+from podrt.image.catalog import Catalog
 from podrt.image.compression import detect_file
-from podrt.image.index import Index, Record
+from podrt.image.index import Index
 from podrt.image.layers import LayerStore, chain_ids
 from podrt.image.manifest import Descriptor
 from podrt.image.reference import Reference, parse
@@ -43,8 +40,6 @@ from podrt.image.staging import Staging
 from podrt.image.types import Image, ImageConfig, parse_config
 from podrt.image.unpack import Limits
 
-_LOG = logging.getLogger(__name__)
-_ID = re.compile(r"(?:sha256:)?([0-9a-f]{2,64})")
 _LAYER_TYPES = {"plain": "", "gzip": "+gzip", "zstd": "+zstd"}
 
 
@@ -81,23 +76,9 @@ class ImageStore:
         self._staging = Staging(root / "staging")
         self.blobs = BlobStore(root / "blobs", self._staging.path)
         self._layers = LayerStore(root / "layers", self._staging.path, limits)
-        self._index = Index(root / "images")
-        self._lock = threading.RLock()
-        self._records: dict[str, Record] = {}
-        self._images: dict[str, Image] = {}
-        self._manifests: dict[str, manifests.Manifest] = {}
-        self._held: dict[str, set[str]] = {}
-        self._pinned: Counter[str] = Counter()
-        records, broken = self._index.load()
-        for record in records.values():
-            try:
-                self._remember(record)
-            except (PodrtError, OSError) as error:
-                _LOG.error("image %s is passed over: %s", record.id, error)
-                broken += 1
-        self._all_known = not broken
+        self._catalog = Catalog(Index(root / "images"), self.blobs, self._layers)
         if self._staging.alone:
-            self._sweep()
+            self._catalog.sweep()
 
     def close(self) -> None:
         """Remove the staging directory. The store is not to be used afterwards."""
@@ -107,25 +88,14 @@ class ImageStore:
 
     def list(self) -> builtins.list[Image]:
         """All images, by first name and id."""
-        with self._lock:
-            return sorted(self._images.values(), key=lambda image: (not image.names, image.names, image.id))
+        return sorted(self._catalog.list(), key=lambda image: (not image.names, image.names, image.id))
 
     def resolve(self, reference: str) -> Image:
         """The image of a name with tag or digest, an image id, or the unique beginning of one.
 
         Raises NotFoundError, ConflictError for a beginning of several ids, InvalidError for what is neither.
         """
-        with self._lock:
-            found = self._by_id(reference)
-            if found is not None:
-                return found
-            wanted = parse(reference)
-            for image in self._images.values():
-                if _matches(image, wanted):
-                    return image
-        raise NotFoundError(
-            f"image {reference!r} is not in the store; load it with image load, or see image ls for what is there"
-        )
+        return self._catalog.resolve(reference)
 
     def layers(self, image: Image) -> tuple[Path, ...]:
         """Directories of the unpacked layers, the uppermost first, as overlayfs wants its ``lowerdir``."""
@@ -146,7 +116,7 @@ class ImageStore:
         sizes = [self.blobs.size(digest) for digest in self.blobs.digests()]
         infos = [info for chain_id in self._layers.chain_ids() if (info := self._layers.info(chain_id))]
         return Usage(
-            len(self._images),
+            len(self._catalog.list()),
             len(infos),
             sum(sizes),
             sum(info.size for info in infos),
@@ -169,6 +139,9 @@ class ImageStore:
         image_id = hash_bytes(candidate.config)
         what = f"image {image_id}"
         details = parse_config(manifests.decode(candidate.config, what), what)
+        known = self._catalog.get(image_id)
+        if known is not None and candidate.manifest in (None, self.blobs.read(known.manifest_digest)):
+            return self._catalog.record(image_id, known.manifest_digest, candidate.names)
         diff_ids = details["diff_ids"]
         if len(diff_ids) != len(candidate.layers):
             raise ImageError(f"{what}: has {len(candidate.layers)} layers but rootfs.diff_ids lists {len(diff_ids)}")
@@ -188,11 +161,9 @@ class ImageStore:
             manifest_digest = hash_bytes(data)
             self._pin(pins, manifest_digest)
             self.blobs.write(io.BytesIO(data), manifest_digest)
-            return self._record(image_id, manifest_digest, candidate.names)
+            return self._catalog.record(image_id, manifest_digest, candidate.names)
         finally:
-            with self._lock:
-                self._pinned.subtract(pins)
-                self._pinned += Counter()  # drops those at zero
+            self._catalog.unpin(pins)
 
     def import_rootfs(
         self,
@@ -223,9 +194,9 @@ class ImageStore:
     def tag(self, source: str, target: str) -> Image:
         """Give an image one more name, taking it from any other. Raises NotFoundError, InvalidError."""
         name = _taggable(target)
-        with self._lock:
+        with self._catalog.lock:
             image = self.resolve(source)
-            return self._record(image.id, image.manifest_digest, (name,))
+            return self._catalog.record(image.id, image.manifest_digest, (name,))
 
     # Taking out
 
@@ -244,12 +215,12 @@ class ImageStore:
             entries: dict[str, saving.Entry] = {}
             for reference in references:
                 image = stack.enter_context(self._holding(reference))
-                names = _saved_names(reference, image)
+                names = image.names if self._catalog.by_id(reference) else _asked_for(parse(reference), image)
                 known = entries[image.id].names if image.id in entries else ()
                 infos = self._layer_infos(image)
                 entries[image.id] = saving.Entry(
                     image,
-                    self._manifests[image.id],
+                    self._catalog.manifest(image.id),
                     tuple(dict.fromkeys(known + names)),
                     tuple(info.tar_size if info else -1 for info in infos),
                 )
@@ -260,39 +231,35 @@ class ImageStore:
 
         Raises ConflictError while a container holds the image, or if an id has several names and ``force`` is not set.
         """
-        with self._lock:
+        with self._catalog.lock:
             image = self.resolve(reference)
-            by_id = self._by_id(reference) is not None
             doomed = image.names
-            if not by_id:
-                wanted = parse(reference)
-                doomed = tuple(
-                    name
-                    for name in image.names
-                    if (name == str(wanted) if wanted.tag else parse(name).name == wanted.name)
-                )
+            if self._catalog.by_id(reference) is None:
+                doomed = _asked_for(parse(reference), image)
             elif len(image.names) > 1 and not force:
                 raise ConflictError(
-                    f"image {reference} has several names ({', '.join(image.names)}); remove them, or force"
+                    f"image {reference} has several names ({', '.join(image.names)}); remove those, or force"
                 )
+            removals = [Removal(untagged=name) for name in doomed]
             if len(doomed) < len(image.names):
-                return self._untag(image, doomed)
-            if self._held.get(image.id):
-                owners = ", ".join(sorted(self._held[image.id])[:3])
-                raise ConflictError(f"image {reference} is used by {owners}; delete what uses it first")
-            return self._delete(image)[0]
+                self._catalog.untag(image, doomed)
+                return removals
+            if holders := self._catalog.holders(image.id):
+                users = ", ".join(holders[:3])
+                raise ConflictError(f"image {reference} is used by {users}; delete what uses it first")
+            self._catalog.delete(image)
+            return [*removals, Removal(deleted=image.id)]
 
     def prune(self, all: bool = False) -> PruneReport:
         """Remove images without a name, with ``all`` every image that no container holds, and all rubbish."""
         removed: builtins.list[Removal] = []
         reclaimed = 0
-        with self._lock:
+        with self._catalog.lock:
             for image in self.list():
-                if not self._held.get(image.id) and (all or not image.names):
-                    removals, freed = self._delete(image)
-                    removed += removals
-                    reclaimed += freed
-            reclaimed += self._sweep()
+                if not self._catalog.holders(image.id) and (all or not image.names):
+                    reclaimed += self._catalog.delete(image)
+                    removed += [*(Removal(untagged=name) for name in image.names), Removal(deleted=image.id)]
+            reclaimed += self._catalog.sweep()
         return PruneReport(tuple(removed), reclaimed)
 
     def hold(self, image_id: str, owner: str) -> None:
@@ -300,40 +267,18 @@ class ImageStore:
 
         Raises NotFoundError.
         """
-        with self._lock:
-            if image_id not in self._images:
-                raise NotFoundError(f"image {image_id} is not in the store")
-            self._held.setdefault(image_id, set()).add(owner)
+        self._catalog.hold(image_id, owner)
 
     def release(self, image_id: str, owner: str) -> None:
         """Undo ``hold``; nothing happens if there was none."""
-        with self._lock:
-            owners = self._held.get(image_id)
-            if owners is not None:
-                owners.discard(owner)
-                if not owners:
-                    del self._held[image_id]
+        self._catalog.release(image_id, owner)
 
     # Inside
-
-    def _by_id(self, text: str) -> Image | None:
-        match = _ID.fullmatch(text)
-        if match is None:
-            return None
-        found = [image for image in self._images.values() if image.id.startswith("sha256:" + match[1])]
-        named = not text.startswith("sha256:") and len(match[1]) < 64
-        if named and any(_matches(image, parse(text)) for image in self._images.values()):
-            return None  # a name that happens to look like an id
-        if len(found) > 1:
-            raise ConflictError(f"image id {text!r} fits {len(found)} images; give more of it")
-        if not found and not named:
-            raise NotFoundError(f"image {text!r} is not in the store; see image ls for what is there")
-        return found[0] if found else None
 
     @contextlib.contextmanager
     def _holding(self, reference: str) -> Iterator[Image]:
         owner = f"save-{time.monotonic_ns()}"
-        with self._lock:
+        with self._catalog.lock:
             image = self.resolve(reference)
             self.hold(image.id, owner)
         try:
@@ -349,9 +294,8 @@ class ImageStore:
         return tuple(self._layers.info(chain_id) for chain_id in image.chain_ids)
 
     def _pin(self, pins: builtins.list[str], *what: str) -> None:
-        with self._lock:
-            self._pinned.update(what)
-            pins.extend(what)
+        self._catalog.pin(*what)
+        pins.extend(what)
 
     def _install_layer(
         self, source: LayerSource, diff_id: str, chain_id: str, pins: builtins.list[str], progress: Progress | None
@@ -370,94 +314,6 @@ class ImageStore:
             self._layers.add(blob, diff_id, chain_id)
         return Descriptor(manifests.OCI_LAYER + _LAYER_TYPES[kind], digest, size)
 
-    def _record(self, image_id: str, manifest_digest: str, names: Sequence[Reference]) -> Image:
-        """Write the record of an image with ``names`` added, and take those names from other images."""
-        with self._lock:
-            now = time.time_ns()
-            known = self._records.get(image_id)
-            given = dict(known.names) if known else {}
-            given.update({str(name): now for name in names})
-            record = Record(image_id, manifest_digest, given, known.added if known else now)
-            self._index.save(record)
-            image = self._remember(record)
-            for other in [
-                other
-                for other in self._records.values()
-                if other.id != image_id and not given.keys().isdisjoint(other.names)
-            ]:
-                rest = other._replace(names={name: at for name, at in other.names.items() if name not in given})
-                self._index.save(rest)
-                self._remember(rest)
-            return image
-
-    def _remember(self, record: Record) -> Image:
-        """Build the image of a record from its blobs, and keep both. Raises PodrtError if any part is not there."""
-        what = f"image {record.id}"
-        details = parse_config(manifests.decode(self.blobs.read(record.id), what), what)
-        parsed = manifests.parse_manifest(manifests.decode(self.blobs.read(record.manifest), what), what)
-        chain = chain_ids(details["diff_ids"])
-        sizes = [info.size for chain_id in chain if (info := self._layers.info(chain_id))]
-        if len(sizes) < len(chain):
-            raise ImageError(f"{what}: {len(chain) - len(sizes)} of its layers are missing; load it again")
-        names = tuple(sorted(record.names))
-        repositories = sorted({parse(name).name for name in names})
-        image = Image(
-            id=record.id,
-            manifest_digest=record.manifest,
-            names=names,
-            digests=tuple(f"{name}@{record.manifest}" for name in repositories),
-            size=sum(sizes),
-            chain_ids=chain,
-            **details,
-        )
-        self._records[record.id] = record
-        self._images[record.id] = image
-        self._manifests[record.id] = parsed
-        return image
-
-    def _untag(self, image: Image, names: Sequence[str]) -> builtins.list[Removal]:
-        record = self._records[image.id]
-        rest = record._replace(names={name: at for name, at in record.names.items() if name not in names})
-        self._index.save(rest)
-        self._remember(rest)
-        return [Removal(untagged=name) for name in names]
-
-    def _delete(self, image: Image) -> tuple[builtins.list[Removal], int]:
-        self._index.remove(image.id)
-        parsed = self._manifests.pop(image.id)
-        del self._records[image.id], self._images[image.id]
-        removals = [Removal(untagged=name) for name in image.names]
-        blobs = [image.id, image.manifest_digest, *(layer.digest for layer in parsed.layers)]
-        freed = self._free(blobs, reversed(image.chain_ids))
-        return [*removals, Removal(deleted=image.id)], freed
-
-    def _free(self, blobs: Sequence[str], chain: Iterator[str] | Sequence[str]) -> int:
-        """Remove those of the given blobs and layers that no image and no work in progress needs; returns bytes."""
-        needed = self._needed()
-        freed = sum(self._layers.remove(chain_id) for chain_id in chain if chain_id not in needed)
-        return freed + sum(self.blobs.remove(digest) for digest in blobs if digest not in needed)
-
-    def _needed(self) -> set[str]:
-        needed = set(self._pinned)
-        for image in self._images.values():
-            needed.update(image.chain_ids, (image.id, image.manifest_digest))
-            needed.update(layer.digest for layer in self._manifests[image.id].layers)
-        return needed
-
-    def _sweep(self) -> int:
-        """Remove what no image needs, unless a record couldn't be read: containers may still run on what it was
-        about.
-        """
-        if not self._all_known:
-            return 0
-        return self._free(list(self.blobs.digests()), self._layers.chain_ids())
-
-
-def _matches(image: Image, wanted: Reference) -> bool:
-    if wanted.digest:
-        return f"{wanted.name}@{wanted.digest}" in image.digests
-    return str(wanted) in image.names
-
 
 def _taggable(text: str) -> Reference:
     reference = parse(text)
@@ -468,14 +324,8 @@ def _taggable(text: str) -> Reference:
     return reference
 
 
-def _saved_names(reference: str, image: Image) -> tuple[str, ...]:
-    """The names an archive gives to an image: the one asked for; all of them if it was asked for by id."""
-    if (
-        _ID.fullmatch(reference)
-        and reference.removeprefix("sha256:") == image.id[7 : 7 + len(reference.removeprefix("sha256:"))]
-    ):
-        return image.names
-    wanted = parse(reference)
+def _asked_for(wanted: Reference, image: Image) -> tuple[str, ...]:
+    """Names of ``image`` that a reference means: one, or with a digest all of that repository."""
     return tuple(
-        name for name in image.names if name == str(wanted) or (wanted.digest and parse(name).name == wanted.name)
+        name for name in image.names if (name == str(wanted) if not wanted.digest else parse(name).name == wanted.name)
     )

@@ -24,12 +24,12 @@ import os
 import shutil
 import stat
 import tarfile
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import NamedTuple, cast
 
 from podrt.errors import ExhaustedError, ImageError
 from podrt.image.compression import Readable, decompress
+from podrt.image.entry import mtime, set_xattrs, split_name
 from podrt.image.tarstream import TarEntries, TarStream
 from podrt.linux import libc
 
@@ -39,9 +39,6 @@ WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
 _AUFS = ".wh..wh."
 _OPAQUE_XATTR = "trusted.overlay.opaque"
-_XATTR = "SCHILY.xattr."
-_XATTRS_KEPT = ("user.", "security.capability", "system.posix_acl_access", "system.posix_acl_default")
-_XATTRS_FORGED = ("user.overlay.", "trusted.")
 _HARMLESS = {(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)}
 """null, zero, full, random, urandom, tty, console, ptmx: Documentation/admin-guide/devices.txt of the kernel."""
 _IN_ROOT = libc.RESOLVE_IN_ROOT | libc.RESOLVE_NO_MAGICLINKS | libc.RESOLVE_NO_XDEV
@@ -59,9 +56,6 @@ _ARCHIVE_FAULTS = {
 }
 """errno values that are the archive's fault."""
 _MAX_ID = 2**32 - 2
-_MAX_PATH = 4096
-_MAX_DEPTH = 256
-_NS = 10**9
 
 
 class Limits(NamedTuple):
@@ -99,21 +93,6 @@ def unpack(source: Readable, target: Path, *, base: bool, limits: Limits | None 
         extractor.set_times()
         diff_id, length = stream.finish()
     return Unpacked(diff_id, extractor.size, entries.count, length)
-
-
-def split_name(name: str, what: str) -> list[str]:
-    """Components of an archive name, taken relative to the root.
-
-    Raises ImageError for ``..``, NUL, and what is too long.
-    """
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    if ".." in parts:
-        raise ImageError(f"{what} {name!r} has '..' in it: it tries to leave the layer; the image is unsafe")
-    if "\0" in name:
-        raise ImageError(f"{what} {name!r} has a NUL byte in it")
-    if len(name) > _MAX_PATH or len(parts) > _MAX_DEPTH:
-        raise ImageError(f"{what} {name[:60]!r}... is too long ({len(name)} characters, {len(parts)} levels)")
-    return parts
 
 
 class _Extractor(contextlib.AbstractContextManager["_Extractor"]):
@@ -155,7 +134,7 @@ class _Extractor(contextlib.AbstractContextManager["_Extractor"]):
             if not member.isdir():
                 raise ImageError(f"entry {member.name!r} would replace the root of the layer")
             self._set_directory(os.dup(self._root), member, 0o555)
-            self._times[()] = _mtime(member)
+            self._times[()] = mtime(member)
             return
         if any(part.startswith(WHITEOUT) for part in parts):
             self._whiteout(parts, member)
@@ -164,7 +143,7 @@ class _Extractor(contextlib.AbstractContextManager["_Extractor"]):
         name = parts[-1]
         if member.isdir():
             self._directory(parent, name, member)
-            self._times[tuple(parts)] = _mtime(member)
+            self._times[tuple(parts)] = mtime(member)
         elif member.isreg():
             self._file(parent, name, member)
         elif member.issym():
@@ -252,7 +231,7 @@ class _Extractor(contextlib.AbstractContextManager["_Extractor"]):
         try:
             os.fchown(fd, member.uid, member.gid)
             os.fchmod(fd, member.mode & 0o7777 | at_least)
-            _set_xattrs(fd, member)
+            set_xattrs(fd, member)
         finally:
             os.close(fd)
 
@@ -272,8 +251,8 @@ class _Extractor(contextlib.AbstractContextManager["_Extractor"]):
             # In this order: chown(2) clears setuid and file capabilities.
             os.fchown(fd, member.uid, member.gid)
             os.fchmod(fd, member.mode & 0o7777)
-            _set_xattrs(fd, member)
-            time = _mtime(member)
+            set_xattrs(fd, member)
+            time = mtime(member)
             os.utime(fd, ns=(time, time))
         finally:
             os.close(fd)
@@ -340,7 +319,7 @@ class _Extractor(contextlib.AbstractContextManager["_Extractor"]):
     def _set_owner_and_time(self, parent: int, name: str, member: tarfile.TarInfo, owner: bool = True) -> None:
         if owner:
             os.chown(name, member.uid, member.gid, dir_fd=parent, follow_symlinks=False)
-        time = _mtime(member)
+        time = mtime(member)
         os.utime(name, ns=(time, time), dir_fd=parent, follow_symlinks=False)
 
     # Whiteouts
@@ -396,28 +375,3 @@ class _Extractor(contextlib.AbstractContextManager["_Extractor"]):
 
 def _is_whiteout(found: os.stat_result) -> bool:
     return stat.S_ISCHR(found.st_mode) and found.st_rdev == 0
-
-
-def _set_xattrs(fd: int, member: tarfile.TarInfo) -> None:
-    for key, value in member.pax_headers.items():
-        if not key.startswith(_XATTR):
-            continue
-        name = key[len(_XATTR) :]
-        if not name.startswith(_XATTRS_KEPT) or name.startswith(_XATTRS_FORGED):
-            continue
-        try:
-            os.setxattr(fd, name, value.encode("utf-8", "surrogateescape"))
-        except OSError as error:
-            if error.errno != errno.ENOTSUP:
-                raise
-            _LOG.warning("layer entry %r: this file system can't keep the attribute %s", member.name, name)
-
-
-def _mtime(member: tarfile.TarInfo) -> int:
-    """Nanoseconds; exact where the extended header gives a decimal fraction, and within what file systems take."""
-    try:
-        seconds = Decimal(member.pax_headers["mtime"]) if "mtime" in member.pax_headers else Decimal(member.mtime)
-        value = int(seconds * _NS)
-    except (InvalidOperation, ValueError, OverflowError):
-        return 0
-    return max(-(2**31) * _NS, min(value, 2**34 * _NS))

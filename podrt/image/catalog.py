@@ -1,0 +1,214 @@
+"""Which images there are, what they are called, and what keeps a blob or a layer from being removed.
+
+The index on disk and its image in memory, changed together under one lock. Three things keep content: an image that
+needs it, a *hold* of a container on an image, and a *pin* of work in progress on what it has stored but not yet
+recorded. What nothing keeps is rubbish.
+"""
+
+from __future__ import annotations
+
+import builtins
+import logging
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from podrt.errors import ConflictError, ImageError, NotFoundError, PodrtError
+from podrt.image import manifest as manifests
+from podrt.image.blobs import BlobStore
+from podrt.image.index import Index, Record
+from podrt.image.layers import LayerStore, chain_ids
+from podrt.image.reference import Reference, parse
+from podrt.image.types import Image, parse_config
+
+_LOG = logging.getLogger(__name__)
+_ID = re.compile(r"(?:sha256:)?([0-9a-f]{2,64})")
+
+
+class Catalog:
+    """``lock`` is reentrant: hold it to look and then act. Methods that change anything take it themselves."""
+
+    def __init__(self, index: Index, blobs: BlobStore, layers: LayerStore) -> None:
+        self.lock = threading.RLock()
+        self._index = index
+        self._blobs = blobs
+        self._layers = layers
+        self._records: dict[str, Record] = {}
+        self._images: dict[str, Image] = {}
+        self._manifests: dict[str, manifests.Manifest] = {}
+        self._held: dict[str, set[str]] = {}
+        self._pinned: Counter[str] = Counter()
+        records, broken = index.load()
+        for record in records.values():
+            try:
+                self._remember(record)
+            except (PodrtError, OSError) as error:
+                _LOG.error("image %s is passed over: %s", record.id, error)
+                broken += 1
+        self._complete = not broken
+
+    # Looking
+
+    def list(self) -> builtins.list[Image]:
+        with self.lock:
+            return list(self._images.values())
+
+    def resolve(self, reference: str) -> Image:
+        """See :meth:`podrt.image.service.ImageStore.resolve`."""
+        with self.lock:
+            found = self.by_id(reference)
+            if found is not None:
+                return found
+            wanted = parse(reference)
+            for image in self._images.values():
+                if _matches(image, wanted):
+                    return image
+        raise NotFoundError(
+            f"image {reference!r} is not in the store; load it with image load, or see image ls for what is there"
+        )
+
+    def by_id(self, text: str) -> Image | None:
+        """The image that ``text`` is the id of, in full or its beginning; None if ``text`` can be a name.
+
+        Raises ConflictError if it fits several, NotFoundError for what can only be an id and is none.
+        """
+        match = _ID.fullmatch(text)
+        if match is None:
+            return None
+        found = [image for image in self._images.values() if image.id.startswith("sha256:" + match[1])]
+        can_be_name = not text.startswith("sha256:") and len(match[1]) < 64
+        if can_be_name and any(_matches(image, parse(text)) for image in self._images.values()):
+            return None
+        if len(found) > 1:
+            raise ConflictError(f"image id {text!r} fits {len(found)} images; give more of it")
+        if not found and not can_be_name:
+            raise NotFoundError(f"image {text!r} is not in the store; see image ls for what is there")
+        return found[0] if found else None
+
+    def get(self, image_id: str) -> Image | None:
+        return self._images.get(image_id)
+
+    def manifest(self, image_id: str) -> manifests.Manifest:
+        return self._manifests[image_id]
+
+    # Changing
+
+    def record(self, image_id: str, manifest_digest: str, names: Sequence[Reference]) -> Image:
+        """Make the image known, or add ``names`` to it; other images lose those names."""
+        with self.lock:
+            now = time.time_ns()
+            known = self._records.get(image_id)
+            given = dict(known.names) if known else {}
+            given.update({str(name): now for name in names})
+            record = Record(image_id, manifest_digest, given, known.added if known else now)
+            replaced = [known.manifest, *(layer.digest for layer in self._manifests[image_id].layers)] if known else []
+            self._index.save(record)
+            image = self._remember(record)
+            self._free(replaced, ())  # the same image may come again in other blobs, differently compressed
+            for other in list(self._records.values()):
+                if other.id != image_id and not given.keys().isdisjoint(other.names):
+                    self._rename(other, {name: at for name, at in other.names.items() if name not in given})
+            return image
+
+    def untag(self, image: Image, names: Sequence[str]) -> None:
+        """Take names from an image, which stays."""
+        with self.lock:
+            record = self._records[image.id]
+            self._rename(record, {name: at for name, at in record.names.items() if name not in names})
+
+    def delete(self, image: Image) -> int:
+        """Forget an image and remove what only it needed; returns the bytes freed."""
+        with self.lock:
+            self._index.remove(image.id)
+            parsed = self._manifests.pop(image.id)
+            del self._records[image.id], self._images[image.id]
+            blobs = [image.id, image.manifest_digest, *(layer.digest for layer in parsed.layers)]
+            return self._free(blobs, reversed(image.chain_ids))
+
+    def sweep(self) -> int:
+        """Remove what no image needs, unless a record couldn't be read: containers may still run on what it was about.
+
+        Returns the bytes freed.
+        """
+        with self.lock:
+            if not self._complete:
+                return 0
+            return self._free(list(self._blobs.digests()), self._layers.chain_ids())
+
+    # Keeping
+
+    def hold(self, image_id: str, owner: str) -> None:
+        with self.lock:
+            if image_id not in self._images:
+                raise NotFoundError(f"image {image_id} is not in the store")
+            self._held.setdefault(image_id, set()).add(owner)
+
+    def release(self, image_id: str, owner: str) -> None:
+        with self.lock:
+            owners = self._held.get(image_id)
+            if owners is not None:
+                owners.discard(owner)
+                if not owners:
+                    del self._held[image_id]
+
+    def holders(self, image_id: str) -> builtins.list[str]:
+        with self.lock:
+            return sorted(self._held.get(image_id, ()))
+
+    def pin(self, *digests: str) -> None:
+        with self.lock:
+            self._pinned.update(digests)
+
+    def unpin(self, digests: Iterable[str]) -> None:
+        with self.lock:
+            self._pinned.subtract(digests)
+            self._pinned += Counter()  # drops those at zero
+
+    # Inside
+
+    def _rename(self, record: Record, names: dict[str, int]) -> None:
+        changed = record._replace(names=names)
+        self._index.save(changed)
+        self._remember(changed)
+
+    def _remember(self, record: Record) -> Image:
+        """Build the image of a record from its blobs, and keep both. Raises PodrtError if any part is not there."""
+        what = f"image {record.id}"
+        details = parse_config(manifests.decode(self._blobs.read(record.id), what), what)
+        parsed = manifests.parse_manifest(manifests.decode(self._blobs.read(record.manifest), what), what)
+        chain = chain_ids(details["diff_ids"])
+        sizes = [info.size for chain_id in chain if (info := self._layers.info(chain_id))]
+        if len(sizes) < len(chain):
+            raise ImageError(f"{what}: {len(chain) - len(sizes)} of its layers are missing; load it again")
+        names = tuple(sorted(record.names))
+        repositories = sorted({parse(name).name for name in names})
+        image = Image(
+            id=record.id,
+            manifest_digest=record.manifest,
+            names=names,
+            digests=tuple(f"{name}@{record.manifest}" for name in repositories),
+            size=sum(sizes),
+            chain_ids=chain,
+            **details,
+        )
+        self._records[record.id] = record
+        self._images[record.id] = image
+        self._manifests[record.id] = parsed
+        return image
+
+    def _free(self, blobs: Iterable[str], chain: Iterable[str]) -> int:
+        """Remove those of the given blobs and layers that nothing keeps; returns bytes."""
+        kept = set(self._pinned)
+        for image in self._images.values():
+            kept.update(image.chain_ids, (image.id, image.manifest_digest))
+            kept.update(layer.digest for layer in self._manifests[image.id].layers)
+        freed = sum(self._layers.remove(chain_id) for chain_id in chain if chain_id not in kept)
+        return freed + sum(self._blobs.remove(digest) for digest in blobs if digest not in kept)
+
+
+def _matches(image: Image, wanted: Reference) -> bool:
+    if wanted.digest:
+        return f"{wanted.name}@{wanted.digest}" in image.digests
+    return str(wanted) in image.names
