@@ -189,8 +189,8 @@ def _destinations(request: Request) -> frozenset[str]:
             or "\0" in destination
         ):
             raise InvalidError(
-                f"container {request.name}: mount {index}: destination {destination!r} must be an absolute path below /, "
-                "without . or .. in it",
+                f"container {request.name}: mount {index}: destination {destination!r} must be an absolute path below "
+                "/, without . or .. in it",
                 (Cause(f"mounts[{index}].destination", f"not a clean absolute path: {destination!r}"),),
             )
         if destination in seen:

@@ -1,0 +1,252 @@
+"""The engine: one object with the verbs of :class:`podrt.engine.api.EngineApi`. Each verb's work is in a module of
+its own.
+
+Containers outlive the engine: :meth:`Engine.close` leaves them running, and another engine on the same directories
+finds them again in :meth:`Engine.start`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+
+from podrt.config import Config
+from podrt.engine import container, ending, parts, recovery, sandbox, stats, trees
+from podrt.engine import exec as executing
+from podrt.engine.exec import AttachSession, ExecSession, Result
+from podrt.engine.records import boot_id
+from podrt.engine.specs import (
+    ContainerSpec,
+    ContainerStatus,
+    EngineEvent,
+    EventKind,
+    Resources,
+    SandboxSpec,
+    SandboxStatus,
+    Stats,
+)
+from podrt.engine.state import Machine
+from podrt.engine.supervisor import SupervisorClient
+from podrt.image.service import ImageStore
+from podrt.linux import mount as ops
+from podrt.linux.cgroup import Manager
+from podrt.network.bridge import BridgeNetwork
+from podrt.supervisor.protocol import ProcessRecord
+
+log = logging.getLogger(__name__)
+
+PAUSE_BINARY = Path(__file__).parent / "pause" / "pause"
+
+
+class Engine:
+    """See :class:`podrt.engine.api.EngineApi` for the verbs and their errors. Call :meth:`start` first."""
+
+    def __init__(
+        self,
+        config: Config,
+        images: ImageStore,
+        network: BridgeNetwork,
+        cgroups: Manager,
+        supervisor: SupervisorClient,
+    ) -> None:
+        self._machine = Machine(config, images, network, cgroups, supervisor)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # -- life
+
+    async def start(self) -> None:
+        """Make the directories and mounts, find or start the supervisor, and recover what an earlier engine left."""
+        machine = self._machine
+        _make_directories(machine)
+        machine.hierarchies = trees.hierarchies()
+        machine.boot_id = boot_id()
+        machine.cgroups.prepare()
+        machine.supervisor.on_exit = self._on_exit
+        machine.supervisor.on_warning = self._on_warning
+        await machine.supervisor.start()
+        await recovery.recover(machine)
+
+    async def close(self) -> None:
+        """Let go of everything; containers and supervisor go on."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._machine.supervisor.close()
+        for unit in self._machine.containers.values():
+            unit.close()
+        for pod in self._machine.sandboxes.values():
+            pod.close()
+
+    # -- sandboxes
+
+    async def run_sandbox(self, spec: SandboxSpec) -> SandboxStatus:
+        return await sandbox.run(self._machine, spec)
+
+    async def stop_sandbox(self, sandbox_id: str) -> None:
+        await sandbox.stop(self._machine, sandbox_id)
+
+    async def remove_sandbox(self, sandbox_id: str) -> None:
+        await sandbox.remove(self._machine, sandbox_id)
+
+    def sandbox_status(self, sandbox_id: str) -> SandboxStatus:
+        return self._machine.sandbox(sandbox_id).record.status()
+
+    def list_sandboxes(self) -> list[SandboxStatus]:
+        return [one.record.status() for one in self._machine.sandboxes.values()]
+
+    async def update_sandbox(self, sandbox_id: str, resources: Resources) -> None:
+        await sandbox.update(self._machine, sandbox_id, resources)
+
+    # -- containers
+
+    async def create_container(self, sandbox_id: str, spec: ContainerSpec) -> str:
+        return await container.create(self._machine, sandbox_id, spec)
+
+    async def start_container(self, container_id: str) -> ContainerStatus:
+        return await container.start(self._machine, container_id)
+
+    async def stop_container(self, container_id: str, timeout: float, signal: str = "") -> None:
+        await container.stop(self._machine, container_id, timeout, signal)
+
+    async def remove_container(self, container_id: str) -> None:
+        await container.remove(self._machine, container_id)
+
+    def container_status(self, container_id: str) -> ContainerStatus:
+        return self._machine.container(container_id).record.status()
+
+    def list_containers(self, sandbox_id: str = "") -> list[ContainerStatus]:
+        return [
+            unit.record.status()
+            for unit in self._machine.containers.values()
+            if not sandbox_id or unit.record.sandbox_id == sandbox_id
+        ]
+
+    async def wait_container(self, container_id: str) -> ContainerStatus:
+        unit = self._machine.container(container_id)
+        await unit.exited.wait()
+        return unit.record.status()
+
+    async def update_container(self, container_id: str, resources: Resources) -> None:
+        await container.update(self._machine, container_id, resources)
+
+    async def reopen_log(self, container_id: str) -> None:
+        executing.running(self._machine, container_id, "reopen the log of")
+        await self._machine.supervisor.reopen_log(container_id)
+
+    # -- streams
+
+    async def exec(
+        self,
+        container_id: str,
+        argv: Sequence[str],
+        *,
+        tty: bool = False,
+        stdin: bool = False,
+        stdout: bool = True,
+        stderr: bool = True,
+        columns: int = 80,
+        rows: int = 24,
+    ) -> ExecSession:
+        return await executing.run(
+            self._machine,
+            container_id,
+            argv,
+            tty=tty,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            columns=columns,
+            rows=rows,
+        )
+
+    async def exec_sync(
+        self, container_id: str, argv: Sequence[str], timeout: float = 0, max_bytes: int = 16 * 1024 * 1024
+    ) -> Result:
+        return await executing.run_sync(self._machine, container_id, argv, timeout, max_bytes)
+
+    async def attach(self, container_id: str, *, stdin: bool, stdout: bool, stderr: bool) -> AttachSession:
+        return await executing.attach(self._machine, container_id, stdin=stdin, stdout=stdout, stderr=stderr)
+
+    async def connect_port(self, sandbox_id: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await parts.connect_port(self._machine.sandbox(sandbox_id).record, port)
+
+    # -- usage and events
+
+    async def container_stats(self, container_id: str) -> Stats:
+        return await stats.of_container(self._machine, self._machine.container(container_id))
+
+    async def sandbox_stats(self, sandbox_id: str) -> Stats:
+        return await stats.of_sandbox(self._machine, self._machine.sandbox(sandbox_id))
+
+    def subscribe(self) -> asyncio.Queue[EngineEvent]:
+        return self._machine.bus.subscribe()
+
+    def unsubscribe(self, queue: asyncio.Queue[EngineEvent]) -> None:
+        self._machine.bus.unsubscribe(queue)
+
+    # -- what the supervisor tells
+
+    def _on_exit(self, record: ProcessRecord) -> None:
+        machine = self._machine
+        owner, _, rest = record.id.partition("/")
+        how = recovery.exit_of(record)
+        waiting = machine.waiting.get(record.id)
+        if waiting is not None:
+            if not waiting.done():
+                waiting.set_result(how)
+        elif not rest and owner in machine.containers:
+            self._spawn(ending.exited(machine, machine.containers[owner], how))
+        elif rest == "pause" and owner in machine.sandboxes:
+            self._spawn(sandbox.on_pause_exit(machine, machine.sandboxes[owner]))
+        else:
+            self._spawn(machine.supervisor.forget(record.id))
+
+    def _on_warning(self, identity: str, message: str) -> None:
+        log.warning("%s: %s", identity[:12], message)
+        unit = self._machine.containers.get(identity.partition("/")[0])
+        if unit is not None:
+            self._machine.bus.send(EventKind.WARNING, unit.record.sandbox_id, unit.id, message)
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("handling the end of a process: %s", error, exc_info=error)
+
+
+def _make_directories(machine: Machine) -> None:
+    config = machine.config
+    for path, mode in (
+        (config.run_dir, 0o755),
+        (config.netns_dir, 0o755),
+        (config.state_dir, 0o711),
+        (machine.sandbox_root, 0o711),
+        (machine.container_root, 0o700),
+        (machine.storage_root, 0o711),
+    ):
+        path.mkdir(mode=mode, parents=True, exist_ok=True)
+    # Pins live here: they must not spread to other mount namespaces, nor another namespace's unmounting to here.
+    ops.make_private_mount(config.run_dir)
+    ops.make_shared_mount(config.netns_dir)
+    _install_pause(machine.pause_root)
+
+
+def _install_pause(root: Path) -> None:
+    """The pause processes' root directory; without the binary, sandboxes that share PIDs are refused (sandbox.run)."""
+    root.mkdir(mode=0o755, exist_ok=True)
+    target = root / "pause"
+    if not PAUSE_BINARY.exists():
+        return
+    data = PAUSE_BINARY.read_bytes()
+    if not target.exists() or target.read_bytes() != data:
+        temporary = root / "pause.new"
+        shutil.copyfile(PAUSE_BINARY, temporary)
+        os.chmod(temporary, 0o755)
+        os.rename(temporary, target)

@@ -1,0 +1,303 @@
+"""Further processes in running containers, and attaching to the first one.
+
+The caller of :func:`run` and :func:`attach` gets the daemon's ends of pipes, or of a terminal, and pumps them itself:
+what a client types or reads never passes through the engine. An exec that is closed before its end is killed, with
+those of its descendants that still hang below it (one that was orphaned has the container's init as its parent, and
+stays)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import struct
+import termios
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from podrt.engine import ending, launch
+from podrt.engine.records import Phase
+from podrt.engine.state import Container, Exit, Machine, closing
+from podrt.engine.undo import finish
+from podrt.errors import ConflictError, DeadlineError
+from podrt.linux.process import ProcessHandle
+from podrt.supervisor.protocol import Stdio
+
+_CHUNK = 64 * 1024
+_MAX_TREE = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a command wrote, each stream cut off at the caller's limit, and its exit code (128 + signal)."""
+
+    stdout: bytes
+    stderr: bytes
+    code: int
+
+
+class Streams:
+    """The caller's descriptors, closed once each."""
+
+    def __init__(self) -> None:
+        self.stdin: int | None = None
+        self.stdout: int | None = None
+        self.stderr: int | None = None
+
+    def close_one(self, name: str) -> None:
+        fd = getattr(self, name)
+        setattr(self, name, None)
+        if fd is not None:
+            os.close(fd)
+
+    def close_all(self) -> None:
+        for name in ("stdin", "stdout", "stderr"):
+            self.close_one(name)
+
+
+class ExecSession(Streams):
+    """A command in a container; see :class:`podrt.engine.api.Session`."""
+
+    def __init__(self, machine: Machine, identity: str, ended: asyncio.Future[Exit]) -> None:
+        super().__init__()
+        self._machine = machine
+        self._id = identity
+        self._ended = ended
+        self._process: ProcessHandle | None = None
+        self._terminal = False
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid if self._process is not None else 0
+
+    def started(self, process: ProcessHandle, master: int | None) -> None:
+        self._process = process
+        if master is not None:
+            self._terminal = True
+            os.set_blocking(master, False)
+            self.stdin = master
+            self.stdout = fcntl.fcntl(master, fcntl.F_DUPFD_CLOEXEC, 3)
+
+    def resize(self, columns: int, rows: int) -> None:
+        if self._terminal and self.stdout is not None:
+            set_window(self.stdout, columns, rows)
+
+    async def wait(self) -> int:
+        how = await asyncio.shield(self._ended)
+        return ending.outcome(how, False)[0]
+
+    async def close_stdin(self) -> None:
+        if not self._terminal:
+            self.close_one("stdin")
+
+    async def close(self) -> None:
+        self.close_all()
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with process:
+            if not self._ended.done():
+                kill_tree(process)
+        await finish(self._forget(), f"close {self._id}")
+
+    async def _forget(self) -> None:
+        """A process that was killed is gone soon; the supervisor keeps its exit until it is told to forget it."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(self._ended), 10)
+            await self._machine.supervisor.forget(self._id)
+        self._machine.waiting.pop(self._id, None)
+
+
+class AttachSession(Streams):
+    """The streams of a container's first process; see :class:`podrt.engine.api.Session`."""
+
+    def __init__(self, machine: Machine, unit: Container) -> None:
+        super().__init__()
+        self._machine = machine
+        self._unit = unit
+
+    def resize(self, columns: int, rows: int) -> None:
+        if self._unit.terminal >= 0:
+            set_window(self._unit.terminal, columns, rows)
+
+    async def wait(self) -> int:
+        await self._unit.exited.wait()
+        return self._unit.record.exit_code
+
+    async def close_stdin(self) -> None:
+        spec = self._unit.record.spec
+        self.close_one("stdin")
+        if spec.stdin_once and not spec.tty and self._unit.record.phase is Phase.RUNNING:
+            await self._machine.supervisor.close_stdin(self._unit.id)
+
+    async def close(self) -> None:
+        self.close_all()
+
+
+def set_window(fd: int, columns: int, rows: int) -> None:
+    """TIOCSWINSZ of ioctl_tty(2)."""
+    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("4H", rows & 0xFFFF, columns & 0xFFFF, 0, 0))
+
+
+async def run(
+    machine: Machine,
+    container_id: str,
+    argv: Sequence[str],
+    *,
+    tty: bool = False,
+    stdin: bool = False,
+    stdout: bool = True,
+    stderr: bool = True,
+    columns: int = 80,
+    rows: int = 24,
+) -> ExecSession:
+    """Start ``argv`` in a running container. Raises NotFoundError, ConflictError (not running), LaunchError."""
+    unit = running(machine, container_id, "exec into")
+    sandbox = machine.sandbox(unit.record.sandbox_id)
+    unit.execs += 1
+    identity = f"{unit.id}/exec/{machine.session}-{unit.execs}"
+    session = ExecSession(machine, identity, machine.wait_for(identity))
+    try:
+        with closing([]) as fds:
+            try:
+                spec = launch.exec_(machine, sandbox, unit, argv, fds)._replace(id=identity)
+            except (ProcessLookupError, FileNotFoundError) as error:
+                raise _not_running(unit, "exec into") from error
+            if tty:
+                stdio = Stdio("terminal", columns=columns, rows=rows)
+            else:
+                stdio = _pipes(session, fds, stdin=stdin, stdout=stdout, stderr=stderr)
+            launched = await machine.supervisor.launch(spec._replace(stdio=stdio, terminal=tty), fds)
+    except BaseException:
+        session.close_all()
+        machine.waiting.pop(identity, None)
+        raise
+    process = ProcessHandle(launched.pidfd, launched.pid, launched.start_time)
+    session.started(process, launched.fds[0] if launched.terminal else None)
+    return session
+
+
+def _pipes(session: ExecSession, fds: list[int], *, stdin: bool, stdout: bool, stderr: bool) -> Stdio:
+    """A pipe for each stream asked for: the child's end goes to ``fds``, ours to the session."""
+    indexes: dict[str, int | None] = {"stdin": None, "stdout": None, "stderr": None}
+    for name, wanted in (("stdin", stdin), ("stdout", stdout), ("stderr", stderr)):
+        if not wanted:
+            continue
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        ours, theirs = (writer, reader) if name == "stdin" else (reader, writer)
+        fds.append(theirs)
+        setattr(session, name, ours)
+        os.set_blocking(ours, False)
+        indexes[name] = len(fds) - 1
+    return Stdio("fds", stdin=indexes["stdin"], stdout=indexes["stdout"], stderr=indexes["stderr"])
+
+
+async def run_sync(
+    machine: Machine, container_id: str, argv: Sequence[str], timeout: float = 0, max_bytes: int = 16 * 1024 * 1024
+) -> Result:
+    """Run ``argv`` to its end. Raises what :func:`run` raises, and DeadlineError after ``timeout`` seconds (0:
+    never).
+    """
+    session = await run(machine, container_id, argv)
+    output = {"stdout": bytearray(), "stderr": bytearray()}
+    readers = [asyncio.ensure_future(_collect(getattr(session, name), output[name], max_bytes)) for name in output]
+    try:
+        try:
+            code = await asyncio.wait_for(session.wait(), timeout or None)
+        except TimeoutError:
+            raise DeadlineError(f"command {argv[0]!r} did not end in {timeout:g} s") from None
+        # What it left running may hold the pipes open; what it wrote itself is there already.
+        await asyncio.wait(readers, timeout=0.1)
+        return Result(bytes(output["stdout"]), bytes(output["stderr"]), code)
+    finally:
+        for reader in readers:
+            reader.cancel()
+        await asyncio.gather(*readers, return_exceptions=True)
+        await session.close()
+
+
+async def _collect(fd: int, into: bytearray, limit: int) -> None:
+    """Read to the end of file; beyond ``limit`` bytes it is read and dropped, so that the writer goes on."""
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            data = os.read(fd, _CHUNK)
+        except BlockingIOError:
+            ready = asyncio.Event()
+            loop.add_reader(fd, ready.set)
+            try:
+                await ready.wait()
+            finally:
+                loop.remove_reader(fd)
+            continue
+        if not data:
+            return
+        into += data[: max(0, limit - len(into))]
+
+
+async def attach(machine: Machine, container_id: str, *, stdin: bool, stdout: bool, stderr: bool) -> AttachSession:
+    """Join the streams of a running container. Raises NotFoundError, ConflictError."""
+    unit = running(machine, container_id, "attach to")
+    spec = unit.record.spec
+    session = AttachSession(machine, unit)
+    ends: dict[str, int | None] = {"stdout": None, "stderr": None}
+    try:
+        # A terminal has one output only.
+        for name, wanted in (("stdout", stdout), ("stderr", stderr and not spec.tty)):
+            if wanted:
+                reader, ends[name] = os.pipe2(os.O_CLOEXEC)
+                setattr(session, name, reader)
+                os.set_blocking(reader, False)
+        session.stdin = await machine.supervisor.attach(
+            unit.id, stdin=stdin and spec.stdin, stdout=ends["stdout"], stderr=ends["stderr"]
+        )
+    except BaseException:
+        session.close_all()
+        raise
+    return session
+
+
+def running(machine: Machine, container_id: str, verb: str) -> Container:
+    """Raises NotFoundError, ConflictError."""
+    unit = machine.container(container_id)
+    if unit.record.phase is not Phase.RUNNING:
+        raise _not_running(unit, verb)
+    return unit
+
+
+def _not_running(unit: Container, verb: str) -> ConflictError:
+    record = unit.record
+    return ConflictError(
+        f"cannot {verb} container {record.spec.name} ({record.id[:12]}): it is {record.status().state}, not running"
+    )
+
+
+def kill_tree(process: ProcessHandle) -> None:
+    """SIGKILL to a process and its descendants. The parents are stopped first, so that none forks meanwhile."""
+    process.signal(signal.SIGSTOP)
+    found: list[ProcessHandle] = [process]
+    try:
+        for handle in found:
+            for pid in _children(handle.pid):
+                if len(found) >= _MAX_TREE:
+                    break
+                with contextlib.suppress(ProcessLookupError):
+                    child = ProcessHandle.open(pid)
+                    child.signal(signal.SIGSTOP)
+                    found.append(child)
+        for handle in found:
+            handle.signal(signal.SIGKILL)
+    finally:
+        for handle in found[1:]:
+            handle.close()
+
+
+def _children(pid: int) -> list[int]:
+    children: list[int] = []
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children", encoding="ascii") as file:
+                children += map(int, file.read().split())
+    return children

@@ -1,0 +1,318 @@
+"""From records to :class:`~podrt.supervisor.protocol.LaunchSpec`: all that a child will do, decided beforehand.
+
+Each function appends the descriptors that the launch needs to ``fds``; the caller sends and closes them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from typing import Any
+
+from podrt.engine import command, trees
+from podrt.engine.records import SandboxRecord
+from podrt.engine.rootfs import Bind, Request, plan
+from podrt.engine.specs import ContainerSpec, IdMap, Mount, NamespaceMode, SeccompKind, Security
+from podrt.engine.state import Container, Machine, Sandbox
+from podrt.errors import InvalidError
+from podrt.linux import caps, libc, namespace, seccomp
+from podrt.linux import mount as ops
+from podrt.supervisor.protocol import Credentials, LaunchSpec, Log, Stdio
+from podrt.supervisor.wire import sealed_memfd
+
+SHARED_FILES = (("hosts", "/etc/hosts"), ("hostname", "/etc/hostname"), ("resolv.conf", "/etc/resolv.conf"))
+_PAUSE_USER = 65535
+_TTY_GROUP = 5
+
+
+def outside(maps: Sequence[IdMap], inside: int) -> int:
+    """The host's id of ``inside``; ``inside`` itself without maps. Raises InvalidError if it is not mapped."""
+    if not maps:
+        return inside
+    for entry in maps:
+        if entry.inside <= inside < entry.inside + entry.count:
+            return entry.outside + inside - entry.inside
+    raise InvalidError(f"id {inside} is not mapped in the sandbox's user namespace; map at least 0-65535")
+
+
+def rows(maps: Sequence[IdMap]) -> tuple[tuple[int, int, int], ...]:
+    return tuple((entry.inside, entry.outside, entry.count) for entry in maps)
+
+
+def namespace_kinds(record: SandboxRecord) -> tuple[str, ...]:
+    """Which namespaces a sandbox has of its own, but for the PID namespace. hostNetwork goes with the host's name."""
+    spec = record.spec
+    kinds: list[str] = []
+    if spec.uid_maps or spec.gid_maps:
+        kinds.append("user")
+    if spec.network is not NamespaceMode.NODE:
+        kinds += ["net", "uts"]
+    if spec.ipc is not NamespaceMode.NODE:
+        kinds.append("ipc")
+    return tuple(kinds)
+
+
+def namespaces(record: SandboxRecord, sysctls: tuple[tuple[str, str], ...]) -> LaunchSpec:
+    """The process that makes a sandbox's namespaces, hands them over and ends. Pure."""
+    kinds = namespace_kinds(record)
+    return LaunchSpec(
+        id=f"{record.id}/namespaces",
+        kind="namespaces",
+        unshare=kinds,
+        uid_map=rows(record.spec.uid_maps),
+        gid_map=rows(record.spec.gid_maps),
+        hostname=record.spec.hostname if "uts" in kinds else "",
+        sysctls=sysctls,
+        loopback_up="net" in kinds,
+        report_namespaces=kinds,
+    )
+
+
+def join(record: SandboxRecord, fds: list[int]) -> tuple[tuple[str, int], ...]:
+    """Open a sandbox's pinned namespaces. Raises FileNotFoundError if one is no longer pinned."""
+    joined = []
+    for kind in ("user", "net", "uts", "ipc", "pid"):
+        path = record.namespaces.get(kind)
+        if path:
+            fds.append(namespace.open_pinned(path))
+            joined.append((kind, len(fds) - 1))
+    return tuple(joined)
+
+
+def cgroup(machine: Machine, path: str, fds: list[int]) -> dict[str, Any]:
+    """How the child gets into its cgroup: by descriptor on cgroup v2, else by writing to cgroup.procs files."""
+    if machine.cgroups.hierarchies.mode == "v2":
+        fds.append(machine.cgroups.open_fd(path))
+        return {"cgroup_fd": len(fds) - 1}
+    return {"cgroup_procs": tuple(machine.cgroups.procs_files(path))}
+
+
+def pause(machine: Machine, sandbox: Sandbox, cgroup_path: str, fds: list[int]) -> LaunchSpec:
+    """PID 1 of a shared PID namespace: a root with nothing but its binary, no capability, not root."""
+    record = sandbox.record
+    joined = join(record, fds)
+    tree = ops.clone_tree(machine.pause_root, recursive=False)
+    fds.append(tree)
+    ops.set_tree(tree, read_only=True, propagation=libc.MS_PRIVATE)
+    root = str(machine.pause_root)
+    operations = (ops.Propagation("/", libc.MS_REC | libc.MS_SLAVE), ops.Root(root, len(fds) - 1), ops.Pivot(root))
+    mapped = all(
+        any(entry.inside <= _PAUSE_USER < entry.inside + entry.count for entry in maps)
+        for maps in (record.spec.uid_maps, record.spec.gid_maps)
+        if maps
+    )
+    return LaunchSpec(
+        id=f"{record.id}/pause",
+        kind="pause",
+        **cgroup(machine, cgroup_path, fds),
+        join=joined,
+        unshare=("mnt", "cgroup", "pid"),
+        uid_map=rows(record.spec.uid_maps),
+        gid_map=rows(record.spec.gid_maps),
+        mounts=tuple(tuple(ops.encode(operation)) for operation in operations),
+        root=root,
+        report_namespaces=("pid",),
+        oom_score_adj=-998,
+        credentials=Credentials(
+            user=f"{_PAUSE_USER}:{_PAUSE_USER}" if mapped else "0:0", merge_image_groups=False, no_new_privs=True
+        ),
+        argv=("/pause",),
+        seccomp_fd=_seccomp(Security(), (), fds),
+    )
+
+
+def container(machine: Machine, sandbox: Sandbox, unit: Container, fds: list[int]) -> LaunchSpec:
+    """A container's first process. Raises InvalidError, OSError for what its spec names and the host doesn't have."""
+    spec = unit.record.spec
+    shared = sandbox.record.spec
+    joined = join(sandbox.record, fds)
+    user_namespace_fd = next((fds[index] for kind, index in joined if kind == "user"), -1)
+    request = rootfs_request(machine, sandbox, unit)
+    mounts = plan(request)
+    first = len(fds)
+    trees.open_sources(mounts.sources, fds, user_namespace_fd)
+    operations = [_shifted(operation, first) for operation in mounts.operations]
+    own_pid = shared.pid is NamespaceMode.CONTAINER
+    credentials = credentials_of(spec.security, unit.record.command.user)
+    return LaunchSpec(
+        id=unit.id,
+        kind="container",
+        **cgroup(machine, unit.record.cgroup, fds),
+        join=joined,
+        unshare=("mnt", "cgroup", "pid") if own_pid else ("mnt", "cgroup"),
+        uid_map=rows(shared.uid_maps),
+        gid_map=rows(shared.gid_maps),
+        mounts=tuple(tuple(ops.encode(operation)) for operation in operations),
+        root=request.root,
+        oom_score_adj=spec.oom_score_adj,
+        rlimits=command.rlimits(spec.rlimits),
+        stdio=stdio(unit),
+        log=log(machine, unit),
+        terminal=spec.tty,
+        credentials=credentials,
+        apparmor=spec.security.apparmor,
+        cwd=unit.record.command.cwd,
+        argv=unit.record.command.argv,
+        env=unit.record.command.env,
+        seccomp_fd=_seccomp(spec.security, credentials.bounding, fds),
+    )
+
+
+def stdio(unit: Container) -> Stdio:
+    spec = unit.record.spec
+    if spec.tty:
+        return Stdio("terminal", stdin_once=spec.stdin_once)
+    return Stdio(
+        "fifo",
+        stdin=unit.fifo("stdin") if spec.stdin else None,
+        stdout=unit.fifo("stdout"),
+        stderr=unit.fifo("stderr"),
+        stdin_once=spec.stdin_once,
+    )
+
+
+def log(machine: Machine, unit: Container) -> Log | None:
+    if not unit.record.log_path:
+        return None
+    return Log(unit.record.log_path, machine.config.log_max_bytes, machine.config.log_max_files)
+
+
+def exec_(machine: Machine, sandbox: Sandbox, unit: Container, argv: Sequence[str], fds: list[int]) -> LaunchSpec:
+    """A further process in a running container, with its environment, user and limits; stdio is the caller's to set.
+
+    Raises ProcessLookupError if the container's process is gone.
+    """
+    process = unit.record.process
+    if process is None or unit.pidfd < 0:
+        raise ProcessLookupError(f"container {unit.record.spec.name} has no process")
+    spec = unit.record.spec
+    shared = sandbox.record.spec
+    joined = []
+    kinds = ["user"] if shared.uid_maps or shared.gid_maps else []
+    for kind in (*kinds, "net", "uts", "ipc", "pid", "cgroup", "mnt"):
+        fds.append(namespace.open_of(process.pid, kind))
+        joined.append((kind, len(fds) - 1))
+    # The pid was still the container's when the last was opened, or this fails.
+    signal.pidfd_send_signal(unit.pidfd, 0)
+    credentials = credentials_of(spec.security, unit.record.command.user)
+    return LaunchSpec(
+        id=f"{unit.id}/exec/{unit.execs}",
+        kind="exec",
+        **cgroup(machine, unit.record.cgroup, fds),
+        join=tuple(joined),
+        uid_map=rows(shared.uid_maps),
+        gid_map=rows(shared.gid_maps),
+        oom_score_adj=spec.oom_score_adj,
+        rlimits=command.rlimits(spec.rlimits),
+        credentials=credentials,
+        apparmor=spec.security.apparmor,
+        cwd=unit.record.command.cwd,
+        argv=tuple(argv),
+        env=unit.record.command.env,
+        seccomp_fd=_seccomp(spec.security, credentials.bounding, fds),
+    )
+
+
+def credentials_of(security: Security, user: str) -> Credentials:
+    """Raises InvalidError for an unknown capability."""
+    ambient = tuple(caps.normalize(name) for name in security.add_ambient_capabilities)
+    bounding = caps.resolve(
+        (*security.add_capabilities, *security.add_ambient_capabilities),
+        security.drop_capabilities,
+        security.privileged,
+        available=available_capabilities(),
+    )
+    return Credentials(
+        user=user,
+        extra_gids=security.supplemental_groups,
+        merge_image_groups=security.merge_image_groups,
+        non_root=security.run_as_non_root,
+        bounding=bounding,
+        ambient=tuple(name for name in ambient if name in bounding),
+        no_new_privs=security.no_new_privs,
+    )
+
+
+_available: tuple[str, ...] = ()
+
+
+def available_capabilities() -> tuple[str, ...]:
+    """What this daemon can hand on; it never changes while it runs."""
+    global _available
+    if not _available:
+        _available = caps.current()
+    return _available
+
+
+def _seccomp(security: Security, capabilities: tuple[str, ...], fds: list[int]) -> int | None:
+    if security.privileged or security.seccomp is SeccompKind.UNCONFINED:
+        return None
+    local = security.seccomp is SeccompKind.LOCALHOST
+    program = seccomp.compile(security.seccomp_profile if local else "RuntimeDefault", capabilities)
+    fds.append(sealed_memfd("podrt-seccomp", program))
+    return len(fds) - 1
+
+
+def _shifted(operation: Any, first: int) -> Any:
+    """Indexes of the plan's sources become indexes of the message's descriptors."""
+    if isinstance(operation, ops.BindTree):
+        return operation._replace(fd=operation.fd + first)
+    if isinstance(operation, ops.Overlay) and operation.lower_fds:
+        return operation._replace(lower_fds=tuple(index + first for index in operation.lower_fds))
+    return operation
+
+
+def rootfs_request(machine: Machine, sandbox: Sandbox, unit: Container) -> Request:
+    """Look at the host for what the mount plan hangs on."""
+    record = unit.record
+    spec = record.spec
+    shared = sandbox.record.spec
+    user_namespace = bool(shared.uid_maps or shared.gid_maps)
+    devices = trees.nodes(spec.devices)
+    if spec.security.privileged and not user_namespace:
+        devices = (*trees.host_devices(), *devices)
+    return Request(
+        name=spec.name,
+        root=str(unit.storage / "root"),
+        layers=record.layers,
+        upper=str(unit.storage / "upper"),
+        work=str(unit.storage / "work"),
+        hierarchies=machine.hierarchies,
+        binds=trees.look_at(spec.name, spec.mounts),
+        files=tuple(_shared_file(sandbox, name, destination) for name, destination in SHARED_FILES),
+        shm="/dev/shm" if shared.ipc is NamespaceMode.NODE else str(sandbox.shm),
+        devices=devices,
+        terminal=spec.tty,
+        privileged=spec.security.privileged,
+        unmasked_proc=spec.security.unmasked_proc,
+        read_only_root=spec.security.read_only_root,
+        user_namespace=user_namespace,
+        root_uid=outside(shared.uid_maps, 0),
+        root_gid=outside(shared.gid_maps, 0),
+        tty_gid=outside(shared.gid_maps, _TTY_GROUP),
+    )
+
+
+def _shared_file(sandbox: Sandbox, name: str, destination: str) -> Bind:
+    source = os.fspath(sandbox.directory / name)
+    return Bind(mount=Mount(source=source, destination=destination), directory=False)
+
+
+def check(machine: Machine, spec: ContainerSpec) -> None:
+    """All that can be wrong with a container's spec and needs no kernel object to see. Raises InvalidError."""
+    plan(
+        Request(
+            name=spec.name,
+            root="/",
+            layers=(),
+            upper="",
+            work="",
+            binds=trees.look_at(spec.name, spec.mounts),
+            devices=trees.nodes(spec.devices),
+        )
+    )
+    command.rlimits(spec.rlimits)
+    capabilities = credentials_of(spec.security, "0").bounding
+    if spec.security.seccomp is SeccompKind.LOCALHOST and not spec.security.privileged:
+        seccomp.compile(spec.security.seccomp_profile, capabilities)

@@ -1,0 +1,89 @@
+"""Small adapters between the engine and the parts it stands on."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from podrt.engine import trees
+from podrt.engine.specs import ContainerSpec, PortMapping
+from podrt.engine.state import Machine
+from podrt.linux.cgroup import DEFAULT_RULES, DeviceRule
+from podrt.network.bridge import Port
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+NOT_MOUNTED = (errno.EINVAL, errno.ENOENT, errno.ENOTDIR)
+"""What umount2(2) says of a path where nothing is mounted."""
+
+
+def replaced(struct: T, **fields: Any) -> T:
+    """A copy with other fields."""
+    return msgspec.structs.replace(struct, **fields)
+
+
+def cgroup_path(machine: Machine, name: str) -> str:
+    return f"{machine.cgroups.root.rstrip('/')}/{name}"
+
+
+def device_rules(spec: ContainerSpec) -> tuple[DeviceRule, ...] | None:
+    """Which devices a container may open; None: all."""
+    if spec.security.privileged:
+        return None
+    added = []
+    for device in spec.devices:
+        for node in trees.nodes([device]):
+            added.append(DeviceRule(node.kind, node.major, node.minor, device.permissions))
+    return (*DEFAULT_RULES, *added)
+
+
+async def attach(machine: Machine, sandbox_id: str, netns: str, ports: Sequence[PortMapping]) -> tuple[str, ...]:
+    """Connect a sandbox's network namespace; returns its addresses. Raises ConflictError, ExhaustedError, OSError."""
+    mapped = [Port(port.container_port, port.host_port, port.protocol.value, port.host_ip) for port in ports]
+    attachment = await _in_thread(machine.network.attach, sandbox_id, netns, mapped)
+    return tuple(attachment.ips)
+
+
+async def detach(machine: Machine, sandbox_id: str) -> None:
+    """Undo :func:`attach`; nothing if it is undone."""
+    await _in_thread(machine.network.detach, sandbox_id)
+
+
+async def recover_network(machine: Machine, live: set[str]) -> None:
+    """Have the network drop what belongs to no sandbox of ``live``."""
+    await _in_thread(machine.network.recover, live)
+
+
+async def _in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
+    return await asyncio.to_thread(function, *arguments)
+
+
+async def wait_pidfd(pidfd: int, timeout: float) -> bool:
+    """Whether the process has ended within ``timeout`` seconds."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    # A copy, so that the caller may close its own meanwhile.
+    copy = os.dup(pidfd)
+    loop.add_reader(copy, ended.set)
+    try:
+        await asyncio.wait_for(ended.wait(), timeout)
+    except TimeoutError:
+        return False
+    finally:
+        loop.remove_reader(copy)
+        os.close(copy)
+    return True
+
+
+def host_text(path: str) -> str:
+    """A text file of the host; "" if it can't be read."""
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,350 @@
+"""Sandboxes: the shared part of a Pod, made, stopped and removed.
+
+Set-up, and what runs at the same time::
+
+    record -> +- namespaces, in the supervisor ---+-> pins -> network --+-> pause -> files -> ready
+              +- cgroup, /dev/shm, here ----------+                     |
+                                                   (addresses, veth, nft: in a thread)
+
+Everything is found again through the record, which is written first and removed last: :func:`tear_down` undoes
+whatever part of a sandbox there is and may be called any number of times. Each of its steps is a checkpoint for fault
+injection."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import time
+from pathlib import Path
+
+from podrt.engine import command, launch, parts, undo
+from podrt.engine import container as containers
+from podrt.engine.records import Phase, Process, SandboxRecord
+from podrt.engine.records import save as save_record
+from podrt.engine.specs import EventKind, NamespaceMode, Resources, SandboxSpec, SandboxStatus
+from podrt.engine.state import Machine, Sandbox, closing, remove_directory
+from podrt.engine.undo import UndoStack
+from podrt.errors import Cause, InvalidError, UnavailableError
+from podrt.linux import libc
+from podrt.linux import mount as ops
+from podrt.network import files
+
+log = logging.getLogger(__name__)
+
+
+async def run(machine: Machine, spec: SandboxSpec) -> SandboxStatus:
+    """Make a sandbox and return it ready, or leave nothing behind.
+
+    Raises InvalidError, ConflictError and ExhaustedError (host ports, addresses), LaunchError, OSError.
+    """
+    sysctls = _check(machine, spec)
+    record = _new_record(machine, spec)
+    sandbox = Sandbox(record, machine.sandbox_root / record.id)
+    async with UndoStack(f"sandbox {spec.namespace}/{spec.name}") as stack:
+        stack.step("sandbox.record", lambda: _drop(machine, sandbox))
+        sandbox.directory.mkdir(mode=0o711)
+        save_record(sandbox.directory, record)
+        machine.sandboxes[record.id] = sandbox
+        stack.step("sandbox.namespaces", lambda: _unpin(machine, sandbox.record))
+        making = asyncio.create_task(_make_namespaces(machine, sandbox, sysctls))
+        try:
+            await asyncio.sleep(0)  # the request goes out before the work here begins
+            stack.step("sandbox.cgroup", lambda: _remove_cgroup(machine, sandbox.record))
+            _make_cgroup(machine, sandbox)
+            stack.step("sandbox.shm", lambda: _unmount_shm(sandbox))
+            if spec.ipc is not NamespaceMode.NODE:
+                _mount_shm(sandbox)
+            namespaces = await making
+        except BaseException:
+            await _abandon(making)
+            raise
+        stack.step("sandbox.network", lambda: parts.detach(machine, record.id))
+        ips: tuple[str, ...] = ()
+        if "net" in namespaces:
+            ips = await parts.attach(machine, record.id, namespaces["net"], spec.port_mappings)
+        stack.step("sandbox.files")
+        _write_files(machine, sandbox, ips)
+        sandbox.record = _with(sandbox.record, namespaces=namespaces, ips=ips)
+        if spec.pid is NamespaceMode.POD:
+            stack.step("sandbox.pause", lambda: kill_pause(machine, sandbox))
+            await _start_pause(machine, sandbox)
+        stack.step("sandbox.ready")
+        sandbox.change(Phase.CREATED)
+    machine.bus.send(EventKind.SANDBOX_READY, record.id)
+    return sandbox.record.status()
+
+
+async def stop(machine: Machine, sandbox_id: str) -> None:
+    """Kill what runs in it and take its network down. Nothing if there is no such sandbox or it is stopped."""
+    sandbox = machine.sandboxes.get(sandbox_id)
+    if sandbox is None:
+        return
+    async with sandbox.lock:
+        was_ready = sandbox.record.phase is Phase.CREATED
+        if was_ready:
+            sandbox.change(Phase.EXITED)
+        await undo.finish(_stop(machine, sandbox), f"stop sandbox {sandbox_id[:12]}")
+    if was_ready:
+        machine.bus.send(EventKind.SANDBOX_STOPPED, sandbox_id)
+
+
+async def remove(machine: Machine, sandbox_id: str) -> None:
+    """Stop it, remove its containers and all that is its own. Nothing if there is no such sandbox."""
+    sandbox = machine.sandboxes.get(sandbox_id)
+    if sandbox is None:
+        return
+    async with sandbox.lock:
+        if machine.sandboxes.get(sandbox_id) is not sandbox:
+            return
+        # A set-up that is under way undoes itself; its cancellation is the caller's business.
+        if sandbox.record.phase is not Phase.REMOVING:
+            sandbox.change(Phase.REMOVING)
+        await undo.finish(tear_down(machine, sandbox), f"remove sandbox {sandbox_id[:12]}")
+    machine.bus.send(EventKind.SANDBOX_DELETED, sandbox_id)
+
+
+async def tear_down(machine: Machine, sandbox: Sandbox) -> None:
+    """Undo all of a sandbox, whatever there is of it. Raises the last error after trying every step."""
+    error: Exception | None = None
+    record = sandbox.record
+    steps = (
+        ("stop", lambda: _stop(machine, sandbox)),
+        ("containers", lambda: _remove_containers(machine, sandbox)),
+        ("namespaces", lambda: _unpin(machine, record)),
+        ("shm", lambda: _unmount_shm(sandbox)),
+        ("cgroup", lambda: _remove_cgroup(machine, record)),
+    )
+    for name, step in steps:
+        undo.checkpoint(f"sandbox.remove.{name}")
+        try:
+            result = step()
+            if result is not None:
+                await result
+        except Exception as failure:
+            log.warning("sandbox %s: removing: %s: %s", record.id[:12], name, failure)
+            error = failure
+    if error is not None:
+        raise error
+    undo.checkpoint("sandbox.remove.record")
+    _drop(machine, sandbox)
+
+
+async def update(machine: Machine, sandbox_id: str, resources: Resources) -> None:
+    """New limits for the Pod's cgroup. Raises NotFoundError, OSError (EBUSY: memory below what is in use)."""
+    sandbox = machine.sandbox(sandbox_id)
+    async with sandbox.lock:
+        machine.cgroups.apply(sandbox.record.cgroup, resources, pod=True)
+        spec = parts.replaced(sandbox.record.spec, resources=resources)
+        sandbox.change(spec=spec)
+
+
+async def on_pause_exit(machine: Machine, sandbox: Sandbox) -> None:
+    """PID 1 of a shared PID namespace has ended, and the kernel has killed everything in it."""
+    async with sandbox.lock:
+        sandbox.close()
+        if sandbox.record.phase is not Phase.CREATED:
+            return
+        sandbox.change(Phase.EXITED, pause=None)
+    log.warning("sandbox %s: the pause process has ended", sandbox.id[:12])
+    machine.bus.send(EventKind.SANDBOX_STOPPED, sandbox.id, message="the pause process has ended")
+
+
+async def stop_rest(machine: Machine, sandbox: Sandbox) -> None:
+    """What a stopped sandbox must not have; for recovery, the caller holds the lock."""
+    await _stop(machine, sandbox)
+
+
+# -- steps
+
+
+def _check(machine: Machine, spec: SandboxSpec) -> tuple[tuple[str, str], ...]:
+    if bool(spec.uid_maps) != bool(spec.gid_maps):
+        raise InvalidError(f"sandbox {spec.name}: give uid_maps and gid_maps both, or neither")
+    if len(spec.hostname) > 64:
+        raise InvalidError(
+            f"sandbox {spec.name}: hostname {spec.hostname!r} has over 64 characters",
+            (Cause("hostname", "at most 64 characters"),),
+        )
+    if spec.log_directory and not spec.log_directory.startswith("/"):
+        raise InvalidError(f"sandbox {spec.name}: log_directory must be absolute, not {spec.log_directory!r}")
+    if spec.pid is NamespaceMode.POD and not (machine.pause_root / "pause").exists():
+        raise UnavailableError(
+            f"sandbox {spec.name}: the pause binary that a shared PID namespace needs was not built: run `make setup`, "
+            "then restart the daemon"
+        )
+    if spec.network is NamespaceMode.NODE and any(port.host_port != port.container_port for port in spec.port_mappings):
+        raise InvalidError(f"sandbox {spec.name}: with the host's network a host port is the container's own")
+    if spec.uid_maps:
+        launch.outside(spec.uid_maps, 0)
+        launch.outside(spec.gid_maps, 0)
+    return command.sysctls(
+        spec.sysctls,
+        own_net=spec.network is not NamespaceMode.NODE,
+        own_ipc=spec.ipc is not NamespaceMode.NODE,
+        user_namespace=bool(spec.uid_maps),
+    )
+
+
+def _new_record(machine: Machine, spec: SandboxSpec) -> SandboxRecord:
+    cgroup = spec.cgroup_parent or parts.cgroup_path(machine, f"pod{spec.uid}")
+    known = any(other.record.cgroup == cgroup and other.record.own_cgroup for other in machine.sandboxes.values())
+    return SandboxRecord(
+        id=secrets.token_hex(32),
+        spec=spec,
+        phase=Phase.CREATING,
+        created_at=time.time(),
+        cgroup=cgroup,
+        own_cgroup=not spec.cgroup_parent or known or not machine.cgroups.exists(cgroup),
+    )
+
+
+def _with(record: SandboxRecord, **fields: object) -> SandboxRecord:
+    return parts.replaced(record, **fields)
+
+
+async def _make_namespaces(machine: Machine, sandbox: Sandbox, sysctls: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    """Make and pin the namespaces; kind -> path."""
+    spec = launch.namespaces(sandbox.record, sysctls)
+    if not spec.unshare:
+        return {}
+    launched = await machine.supervisor.launch(spec, [])
+    with closing([launched.pidfd, *launched.fds]):
+        paths = {kind: str(_pin_path(machine, sandbox.record, kind)) for kind in spec.report_namespaces}
+        for kind, fd in zip(spec.report_namespaces, launched.fds, strict=True):
+            ops.pin_namespace(fd, paths[kind])
+        return paths
+
+
+async def _abandon(making: asyncio.Task[dict[str, str]]) -> None:
+    """Let the namespaces be made to the end: only then is it known what has to be unpinned."""
+
+    async def wait() -> None:
+        await asyncio.wait({making}, timeout=10)
+
+    with contextlib.suppress(asyncio.CancelledError):
+        await undo.finish(wait(), "abandoned namespaces")
+    if making.done() and not making.cancelled():
+        making.exception()
+
+
+def _pin_path(machine: Machine, record: SandboxRecord, kind: str) -> Path:
+    if kind == "net":
+        return machine.config.netns_dir / f"podrt-{record.id[:12]}"
+    return machine.sandbox_root / record.id / f"{kind}.ns"
+
+
+def _unpin(machine: Machine, record: SandboxRecord) -> None:
+    for kind in ("pid", "ipc", "uts", "net", "user"):
+        ops.unpin(_pin_path(machine, record, kind))
+
+
+def _make_cgroup(machine: Machine, sandbox: Sandbox) -> None:
+    record = sandbox.record
+    if record.own_cgroup:
+        machine.cgroups.create(record.cgroup, record.spec.resources, pod=True)
+
+
+async def _remove_cgroup(machine: Machine, record: SandboxRecord) -> None:
+    shared = any(other.record.cgroup == record.cgroup and other.id != record.id for other in machine.sandboxes.values())
+    pause = pause_cgroup(record)
+    if record.own_cgroup and not shared:
+        await asyncio.to_thread(machine.cgroups.remove, record.cgroup)
+    elif record.spec.pid is NamespaceMode.POD:
+        await asyncio.to_thread(machine.cgroups.remove, pause)
+
+
+def _mount_shm(sandbox: Sandbox) -> None:
+    spec = sandbox.record.spec
+    sandbox.shm.mkdir(mode=0o700)
+    owner = f",uid={launch.outside(spec.uid_maps, 0)},gid={launch.outside(spec.gid_maps, 0)}" if spec.uid_maps else ""
+    flags = libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
+    libc.mount("shm", str(sandbox.shm), "tmpfs", flags, f"mode=1777,size={spec.shm_size}{owner}")
+
+
+def _unmount_shm(sandbox: Sandbox) -> None:
+    try:
+        libc.umount2(str(sandbox.shm), libc.MNT_DETACH | libc.UMOUNT_NOFOLLOW)
+    except OSError as error:
+        if error.errno not in parts.NOT_MOUNTED:
+            raise
+
+
+def _write_files(machine: Machine, sandbox: Sandbox, ips: tuple[str, ...]) -> None:
+    """hosts, hostname and resolv.conf, shared by the containers and owned by their root."""
+    spec = sandbox.record.spec
+    own = spec.network is not NamespaceMode.NODE
+    hostname = spec.hostname if own and spec.hostname else os.uname().nodename
+    contents = {
+        "hostname": f"{hostname}\n",
+        "hosts": files.hosts(ips, hostname) if own else parts.host_text("/etc/hosts"),
+        "resolv.conf": files.resolv_conf(
+            spec.dns_servers, spec.dns_searches, spec.dns_options, parts.host_text("/etc/resolv.conf")
+        ),
+    }
+    uid, gid = launch.outside(spec.uid_maps, 0), launch.outside(spec.gid_maps, 0)
+    for name, text in contents.items():
+        path = sandbox.directory / name
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            os.write(fd, text.encode())
+            os.fchmod(fd, 0o644)
+            if uid or gid:
+                os.fchown(fd, uid, gid)
+        finally:
+            os.close(fd)
+
+
+def pause_cgroup(record: SandboxRecord) -> str:
+    """Beside the containers': on cgroup v2 a cgroup with children holds no process itself."""
+    return f"{record.cgroup}/{record.id}"
+
+
+async def _start_pause(machine: Machine, sandbox: Sandbox) -> None:
+    record = sandbox.record
+    path = pause_cgroup(record)
+    machine.cgroups.create(path)
+    with closing([]) as fds:
+        launched = await machine.supervisor.launch(launch.pause(machine, sandbox, path, fds), fds)
+    sandbox.pause_fd = launched.pidfd
+    pin = _pin_path(machine, record, "pid")
+    with closing(launched.fds):
+        ops.pin_namespace(launched.fds[0], pin)
+    process = Process(pid=launched.pid, start_time=launched.start_time, boot_id=machine.boot_id)
+    sandbox.record = _with(record, pause=process, namespaces=record.namespaces | {"pid": str(pin)})
+
+
+async def kill_pause(machine: Machine, sandbox: Sandbox) -> None:
+    """End the pause process and wait until it has; with it ends all that is in its PID namespace."""
+    record = sandbox.record
+    if record.spec.pid is not NamespaceMode.POD:
+        return
+    if sandbox.pause_fd >= 0:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(sandbox.pause_fd, signal.SIGKILL)
+        await parts.wait_pidfd(sandbox.pause_fd, 10)
+        sandbox.close()
+    await asyncio.to_thread(machine.cgroups.remove, pause_cgroup(record))
+    await machine.supervisor.forget(f"{record.id}/pause")
+
+
+async def _stop(machine: Machine, sandbox: Sandbox) -> None:
+    running = machine.containers_of(sandbox.id)
+    await asyncio.gather(*(containers.kill(machine, unit) for unit in running))
+    await kill_pause(machine, sandbox)
+    had_network = sandbox.record.spec.network is not NamespaceMode.NODE
+    if had_network:
+        await parts.detach(machine, sandbox.id)
+
+
+async def _remove_containers(machine: Machine, sandbox: Sandbox) -> None:
+    await asyncio.gather(*(containers.remove(machine, unit.id) for unit in machine.containers_of(sandbox.id)))
+
+
+def _drop(machine: Machine, sandbox: Sandbox) -> None:
+    sandbox.close()
+    remove_directory(sandbox.directory)
+    machine.sandboxes.pop(sandbox.id, None)
