@@ -305,7 +305,7 @@ class Daemon:
             if code != 0:
                 problems.append(f"podrtd exited with {code} on SIGTERM")
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                self.kill_supervisor(signal.SIGTERM, 10)
+                self.kill_supervisor(timeout=10)  # SIGTERM is not for it: it outlives a clumsy `kill`
         except Exception as error:
             problems.append(f"teardown: {type(error).__name__}: {error}")
         problems += [f"process after the end: {process}" for process in self._own_processes()]

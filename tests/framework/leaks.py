@@ -27,9 +27,17 @@ def _unescape(name: str) -> str:
     return name.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 
 
-def mount_points() -> list[str]:
-    """Every mount point of this mount namespace, in mount order; doubles stay double."""
-    return [_unescape(line.split(" ")[4]) for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+def mount_points(pid: int | str = "self") -> list[str]:
+    """Every mount point of a process's mount namespace, in mount order; doubles stay double."""
+    return [_unescape(line.split(" ")[4]) for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()]
+
+
+def supervisor_mount_points(run_dir: Path) -> list[str]:
+    """The same of the supervisor, which has a mount namespace of its own; none if there is no supervisor."""
+    try:
+        return mount_points(int((run_dir / "supervisor.pid").read_text()))
+    except (OSError, ValueError):
+        return []
 
 
 def links() -> set[str]:
@@ -144,6 +152,8 @@ class Footprint:
     """What there is of one daemon right now. Compare one taken with no Pod (:meth:`beyond`) to one taken later."""
 
     mounts: tuple[str, ...]
+    supervisor_mounts: tuple[str, ...]
+    """All of its namespace but what the host mounts meanwhile: those below the daemon's directories."""
     netns: frozenset[str]
     cgroups: frozenset[str]
     ports: frozenset[str]
@@ -156,10 +166,11 @@ class Footprint:
     def take(cls, config: Any) -> Self:
         """``config`` is a :class:`podrt.config.Config` whose paths all lie in directories of its own."""
         roots = (config.run_dir, config.state_dir, config.log_dir)
-        below = [f"{root}/" for root in (*roots, config.netns_dir)]
+        below = tuple(f"{root}/" for root in (*roots, config.netns_dir))
         quiet = (str(config.state_dir / "images") + "/", str(config.state_dir / "store.db"))
         return cls(
-            mounts=tuple(sorted(p for p in mount_points() if any(p.startswith(root) for root in below))),
+            mounts=tuple(p for p in mount_points() if p.startswith(below)),
+            supervisor_mounts=tuple(p for p in supervisor_mount_points(config.run_dir) if p.startswith(below)),
             netns=frozenset(netns_names(config.netns_dir)),
             cgroups=frozenset(cgroups(config.cgroup_root)),
             ports=frozenset(bridge_ports(config.bridge)),

@@ -7,8 +7,9 @@ Pod with a few places changed; a place is a path such as ``spec/containers/0/ima
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 GONE: Any = object()
@@ -54,7 +55,7 @@ class Case:
     name: str
     field: str
     reason: str
-    edits: dict[str, Any] = field(default_factory=dict)
+    edits: dict[str, Any] = dataclasses.field(default_factory=dict)
     raw: bytes | None = None
     """What to send as it is, where no dictionary could say it."""
 
