@@ -294,6 +294,14 @@ def test_creating_is_quick(manager: Manager) -> None:
     assert sorted(times)[15] < 0.005
 
 
+def test_warming_moves_nobody(manager: Manager) -> None:
+    with open("/proc/self/cgroup", encoding="utf-8") as file:
+        before = file.read()
+    manager.warm()
+    with open("/proc/self/cgroup", encoding="utf-8") as file:
+        assert file.read() == before
+
+
 def test_clone3_reports_a_pidfd() -> None:
     code = """
 import os

@@ -183,6 +183,24 @@ class Manager:
             if not found:
                 return
 
+    def warm(self) -> None:
+        """Take the kernel's wait out of the next migrations: they then cost 0.1 ms instead of about 10 ms.
+
+        The first write to a cgroup.procs waits for an RCU grace period; those that follow within about 10 ms don't.
+        This one moves the calling process to where it is already. It blocks for that time without using the CPU: call
+        it in a thread when a Pod is about to be made. Nothing on v2, where processes are born in their cgroup.
+        """
+        if self.hierarchies.mode == "v2":
+            return
+        with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+            rows = (line.rstrip("\n").split(":", 2) for line in file)
+            own = {name: path for _, names, path in rows for name in names.split(",")}
+        for name, mount in self.hierarchies.v1.items():
+            if name in own:
+                with contextlib.suppress(OSError):
+                    write(mount + own[name], "cgroup.procs", "0")
+                return
+
     # -- looking
 
     def procs_files(self, path: str) -> list[str]:
