@@ -6,6 +6,7 @@ daemon that was killed) is replaced; a live one is an error that says so.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import grp
 import logging
@@ -75,6 +76,8 @@ class ApiServer:
         self._images = ImageHandlers(images, registry.store, config.state_dir / "spool", info, agent.images_changed)
         self._runner: web.AppRunner | None = None
         self._inode = 0
+        self._open: dict[asyncio.Task[Any], web.Request] = {}
+        """Requests that are being handled."""
         self.ready = True
 
     def application(self) -> web.Application:
@@ -108,6 +111,14 @@ class ApiServer:
         """Stop listening, end streams, remove the socket if it is still ours."""
         if self._runner is None:
             return
+        for site in tuple(self._runner.sites):
+            await site.stop()
+        # Before aiohttp closes their connections, so that each can end its session first.
+        streams = {task for task, request in self._open.items() if (call := request.get(CALL)) and call.streaming}
+        for task in streams:
+            task.cancel()
+        if streams:
+            await asyncio.wait(streams, timeout=_SHUTDOWN)
         await self._runner.cleanup()
         self._runner = None
         with contextlib.suppress(FileNotFoundError):
@@ -121,10 +132,15 @@ class ApiServer:
         @web.middleware
         async def handle(request: web.Request, handler: Next) -> web.StreamResponse:
             started = time.perf_counter()
+            task = asyncio.current_task()
+            assert task is not None
+            self._open[task] = request
             try:
                 response = await handler(request)
             except Exception as error:
                 response = self._failed(request, error)
+            finally:
+                del self._open[task]
             call = request.get(CALL)
             if call is not None and not call.streaming:
                 seconds = time.perf_counter() - started
