@@ -247,9 +247,10 @@ class SupervisorClient:
         """End the supervisor. Raises LaunchError EBUSY while a process of it runs."""
         self._closing = True
         try:
-            await self._request({"op": "shutdown"})
-            if self._child_pidfd >= 0:
-                await self._child_gone()
+            with process.ProcessHandle.open(self.pid) as handle:
+                await self._request({"op": "shutdown"})
+                while handle.alive() or self._child_pidfd >= 0:
+                    await asyncio.sleep(0.002)
         except BaseException:
             self._closing = False
             raise
@@ -362,7 +363,7 @@ class SupervisorClient:
         self, message: dict[str, Any], fds: Sequence[int] = (), timeout: float | None = _REQUEST_SECONDS
     ) -> tuple[dict[str, Any], list[int]]:
         if self._sock is None:
-            if self._recovery is None or self._closing:
+            if self._recovery is None or self._closing or self._recovery is asyncio.current_task():
                 raise UnavailableError("not connected to the supervisor")
             await asyncio.shield(self._recovery)
         seq = next(self._sequence)
@@ -563,7 +564,22 @@ class SupervisorClient:
         self._recovery = asyncio.get_running_loop().create_task(self._recover())
 
     async def _recover(self) -> None:
-        """Connect again: to the supervisor if it only cut us off, else to a new one that adopts what still runs."""
+        """Until there is a connection again: to the supervisor if it only cut us off, else to a new one."""
+        pause = 0.05
+        while self._sock is None and not self._closing:
+            try:
+                replaced = await self._reconnect()
+                if replaced and self.on_lost is not None:
+                    await self.on_lost()
+            except Exception:
+                # Whatever it was: without a supervisor there is no output, no exec and no new container.
+                _log.exception("the supervisor can't be reached; trying again in %s s", pause)
+                self._disconnect()
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 5.0)
+
+    async def _reconnect(self) -> bool:
+        """True if the supervisor was dead: a new one has then adopted all that still runs."""
         if self._child_pidfd >= 0:
             # Our child: is it dead, or has it just dropped us?
             with contextlib.suppress(TimeoutError):
@@ -573,24 +589,25 @@ class SupervisorClient:
         if sock is not None:
             self._use(sock)
             await self._hello()
-            for identity, known in list(self.processes.items()):
-                was = before.get(identity)
-                if known.record.exited and was is not None and not was.record.exited:
-                    self.processes[identity] = was
-                    self._finished(known.record)
-            return
-        _log.error("the supervisor has died; starting a new one")
-        self._use(self._spawn())
-        keeps = list(self._keeps.values())
-        await self._hello()
-        self.processes = before | self.processes
-        for keep in keeps:
-            try:
-                await self._adopt(keep)
-            except (LaunchError, OSError) as error:
-                _log.error("%s: its output can't be taken over: %s", keep.known.record.id, error)
-        if self.on_lost is not None:
-            await self.on_lost()
+        else:
+            _log.error("the supervisor has died; starting a new one")
+            self._use(self._spawn())
+            await self._hello()
+        found = self.processes
+        self.processes = before | found
+        for identity, known in found.items():
+            was = before.get(identity)
+            if known.record.exited and was is not None and not was.record.exited:
+                self.processes[identity] = was
+                self._finished(known.record)
+        for identity, keep in list(self._keeps.items()):
+            # It may have ended, and been let go of, while another one was being adopted.
+            if identity not in found and identity in self._keeps:
+                try:
+                    await self._adopt(keep)
+                except LaunchError as error:
+                    _log.error("%s: its output can't be taken over: %s", identity, error)
+        return sock is None
 
     async def _adopt(self, keep: _Keep) -> None:
         known = keep.known
@@ -626,14 +643,27 @@ class SupervisorClient:
                 break
             # Someone else's child: the kernel tells its code only once it is reaped.
             await asyncio.sleep(0.02)
-        with contextlib.suppress(LaunchError, UnavailableError):
-            await self.drain(record.id)
-        known = code is not None
         status = code or 0
-        keep.waiting = False
-        self._finished(
-            record._replace(exited=True, code=max(status, 0), signal=max(-status, 0), at=time.time(), known=known)
+        record = record._replace(
+            exited=True, code=max(status, 0), signal=max(-status, 0), at=time.time(), known=code is not None
         )
+        while not self._closing:
+            try:
+                await self._request({"op": "ended", "record": list(record)})
+            except UnavailableError:
+                # Dead again. The keep stays, and with it what is in the FIFOs, until the next supervisor has it.
+                await asyncio.sleep(0.05)
+                continue
+            except LaunchError as error:
+                if error.errno == errno.ESRCH and self._recovery is not None and not self._recovery.done():
+                    # A new supervisor is there, but this process's turn to be given to it has not come.
+                    await asyncio.sleep(0.01)
+                    continue
+                if record.kind == "container":
+                    _log.warning("%s: its last output may be missing: %s", record.id, error)
+            break
+        keep.waiting = False
+        self._finished(record)
 
 
 def _orphan_status(pidfd: int) -> int | None:

@@ -1,8 +1,8 @@
 """The child between fork and exec: carries out a LaunchSpec, step by step, and decides nothing.
 
 It runs as root with the container's own file system under its feet, so (design.md, the rules of the child):
-nothing is imported or loaded any more, users are looked up in plain text, paths of the image only through openat2, every
-descriptor but 0, 1 and 2 is close-on-exec, and the working directory is checked to lie inside the root.
+nothing is imported or loaded any more, users are looked up in plain text, paths of the image only through openat2,
+every descriptor but 0, 1 and 2 is close-on-exec, and the working directory is checked to lie inside the root.
 
 ::
 

@@ -15,10 +15,7 @@ import sys
 _MFD_EXEC = 0x10
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
-_PROGRAM = (
-    "import sys;sys.path[:0]=sys.argv[1].split(':');"
-    "from podrt.supervisor.main import main;main(sys.argv[2:])"
-)
+_PROGRAM = "import sys;sys.path[:0]=sys.argv[1].split(':');from podrt.supervisor.main import main;main(sys.argv[2:])"
 
 
 def sealed_copy() -> int:

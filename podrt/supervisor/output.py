@@ -41,10 +41,14 @@ class Scratch:
 
     def peek(self, fifo: int) -> bytes | None:
         """What stands first in ``fifo``, at most :data:`CHUNK`; b"" without a writer, None if it is empty."""
-        try:
-            count = libc.tee(fifo, self.writer, CHUNK, libc.SPLICE_F_NONBLOCK)
-        except BlockingIOError:
-            return None
+        while True:
+            try:
+                count = libc.tee(fifo, self.writer, CHUNK, libc.SPLICE_F_NONBLOCK)
+                break
+            except InterruptedError:
+                continue
+            except BlockingIOError:
+                return None
         if count == 0:
             return b""
         data = os.read(self.reader, count)
@@ -54,7 +58,9 @@ class Scratch:
 
     def consume(self, fifo: int, count: int) -> None:
         while count > 0:
-            count -= libc.splice(fifo, self.null, count, libc.SPLICE_F_MOVE | libc.SPLICE_F_NONBLOCK)
+            # Else it would be written to the log again: libc's wrapper doesn't do that as Python's own do.
+            with contextlib.suppress(InterruptedError):
+                count -= libc.splice(fifo, self.null, count, libc.SPLICE_F_MOVE | libc.SPLICE_F_NONBLOCK)
 
 
 class Attacher:

@@ -153,6 +153,15 @@ class Supervisor:
             adopted.ended(record.code, record.signal, record.at)
         self.connection.send({"seq": request["seq"]})
 
+    def _op_ended(self, request: Request, fds: list[int]) -> None:
+        """The daemon, its parent, tells how an adopted process ended; that is not told back."""
+        record = wire.record_from_wire(request["record"])
+        target = self._process({"id": record.id})
+        if target.running():
+            self._unwatch_adopted(target)
+            target.ended(record.code, record.signal, record.at, record.known)
+        self.connection.send({"seq": request["seq"]})
+
     def _op_attach(self, request: Request, fds: list[int]) -> None:
         target = self._process(request)
         wanted = [name for name in ("stdout", "stderr") if request[name]]
@@ -324,6 +333,12 @@ class Supervisor:
         adopted.pidfd = pidfd
         self.loop.watch(pidfd, IN, lambda _: self._on_adopted_end(adopted, _EXIT_INFO_TRIES))
 
+    def _unwatch_adopted(self, adopted: Process) -> None:
+        if adopted.pidfd is not None:
+            self.loop.unwatch(adopted.pidfd)
+            os.close(adopted.pidfd)
+            adopted.pidfd = None
+
     def _on_adopted_end(self, adopted: Process, tries: int) -> None:
         pidfd = adopted.pidfd
         if pidfd is None:
@@ -334,8 +349,7 @@ class Supervisor:
             # The kernel tells it only once the process is reaped, by the daemon or init.
             self.loop.later(0.1, lambda: self._on_adopted_end(adopted, tries - 1))
             return
-        os.close(pidfd)
-        adopted.pidfd = None
+        self._unwatch_adopted(adopted)
         if status is None:
             self._on_exit(adopted, 0, 0, known=False)
         else:
