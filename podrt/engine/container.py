@@ -176,7 +176,7 @@ def _check_ready(sandbox: Sandbox, spec: ContainerSpec) -> None:
 def _new_record(machine: Machine, sandbox: Sandbox, spec: ContainerSpec) -> ContainerRecord:
     image = machine.images.resolve(spec.image)
     shared = sandbox.record.spec
-    hostname = "" if shared.network is NamespaceMode.NODE else shared.hostname
+    hostname = "" if shared.network == NamespaceMode.NODE else shared.hostname
     resolved = command.resolve(spec, image.config, hostname)
     launch.check(machine, spec)
     if not spec.resources.pids_limit and machine.config.pids_limit:

@@ -46,9 +46,9 @@ def namespace_kinds(record: SandboxRecord) -> tuple[str, ...]:
     kinds: list[str] = []
     if spec.uid_maps or spec.gid_maps:
         kinds.append("user")
-    if spec.network is not NamespaceMode.NODE:
+    if spec.network != NamespaceMode.NODE:
         kinds += ["net", "uts"]
-    if spec.ipc is not NamespaceMode.NODE:
+    if spec.ipc != NamespaceMode.NODE:
         kinds.append("ipc")
     return tuple(kinds)
 
@@ -133,7 +133,7 @@ def container(machine: Machine, sandbox: Sandbox, unit: Container, fds: list[int
     first = len(fds)
     trees.open_sources(mounts.sources, fds, user_namespace_fd)
     operations = [_shifted(operation, first) for operation in mounts.operations]
-    own_pid = shared.pid is NamespaceMode.CONTAINER
+    own_pid = shared.pid == NamespaceMode.CONTAINER
     credentials = credentials_of(spec.security, unit.record.command.user)
     return LaunchSpec(
         id=unit.id,
@@ -246,9 +246,9 @@ def available_capabilities() -> tuple[str, ...]:
 
 
 def _seccomp(security: Security, capabilities: tuple[str, ...], fds: list[int]) -> int | None:
-    if security.privileged or security.seccomp is SeccompKind.UNCONFINED:
+    if security.privileged or security.seccomp == SeccompKind.UNCONFINED:
         return None
-    local = security.seccomp is SeccompKind.LOCALHOST
+    local = security.seccomp == SeccompKind.LOCALHOST
     program = seccomp.compile(security.seccomp_profile if local else "RuntimeDefault", capabilities)
     fds.append(sealed_memfd("podrt-seccomp", program))
     return len(fds) - 1
@@ -281,7 +281,7 @@ def rootfs_request(machine: Machine, sandbox: Sandbox, unit: Container) -> Reque
         hierarchies=machine.hierarchies,
         binds=trees.look_at(spec.name, spec.mounts),
         files=tuple(_shared_file(sandbox, name, destination) for name, destination in SHARED_FILES),
-        shm="/dev/shm" if shared.ipc is NamespaceMode.NODE else str(sandbox.shm),
+        shm="/dev/shm" if shared.ipc == NamespaceMode.NODE else str(sandbox.shm),
         devices=devices,
         terminal=spec.tty,
         privileged=spec.security.privileged,
@@ -314,5 +314,5 @@ def check(machine: Machine, spec: ContainerSpec) -> None:
     )
     command.rlimits(spec.rlimits)
     capabilities = credentials_of(spec.security, "0").bounding
-    if spec.security.seccomp is SeccompKind.LOCALHOST and not spec.security.privileged:
+    if spec.security.seccomp == SeccompKind.LOCALHOST and not spec.security.privileged:
         seccomp.compile(spec.security.seccomp_profile, capabilities)

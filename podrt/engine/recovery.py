@@ -177,7 +177,7 @@ async def _sandbox(machine: Machine, sandbox: Sandbox) -> None:
             await sandboxes.stop_rest(machine, sandbox)
             return
         missing = _unpinned(record)
-        if record.spec.pid is NamespaceMode.POD and not missing:
+        if record.spec.pid == NamespaceMode.POD and not missing:
             sandbox.pause_fd = await _pause(machine, record)
             if sandbox.pause_fd < 0:
                 missing = "pid"
@@ -263,6 +263,6 @@ async def _network(machine: Machine) -> None:
     live = {
         sandbox.id
         for sandbox in machine.sandboxes.values()
-        if sandbox.record.phase is Phase.CREATED and sandbox.record.spec.network is not NamespaceMode.NODE
+        if sandbox.record.phase is Phase.CREATED and sandbox.record.spec.network != NamespaceMode.NODE
     }
     await parts.recover_network(machine, live)

@@ -56,7 +56,7 @@ async def run(machine: Machine, spec: SandboxSpec) -> SandboxStatus:
             stack.step("sandbox.cgroup", lambda: _remove_cgroup(machine, sandbox.record))
             _make_cgroup(machine, sandbox)
             stack.step("sandbox.shm", lambda: _unmount_shm(sandbox))
-            if spec.ipc is not NamespaceMode.NODE:
+            if spec.ipc != NamespaceMode.NODE:
                 _mount_shm(sandbox)
             namespaces = await making
         except BaseException:
@@ -69,7 +69,7 @@ async def run(machine: Machine, spec: SandboxSpec) -> SandboxStatus:
         stack.step("sandbox.files")
         _write_files(machine, sandbox, ips)
         sandbox.record = _with(sandbox.record, namespaces=namespaces, ips=ips)
-        if spec.pid is NamespaceMode.POD:
+        if spec.pid == NamespaceMode.POD:
             stack.step("sandbox.pause", lambda: kill_pause(machine, sandbox))
             await _start_pause(machine, sandbox)
         stack.step("sandbox.ready")
@@ -171,20 +171,20 @@ def _check(machine: Machine, spec: SandboxSpec) -> tuple[tuple[str, str], ...]:
         )
     if spec.log_directory and not spec.log_directory.startswith("/"):
         raise InvalidError(f"sandbox {spec.name}: log_directory must be absolute, not {spec.log_directory!r}")
-    if spec.pid is NamespaceMode.POD and not (machine.pause_root / "pause").exists():
+    if spec.pid == NamespaceMode.POD and not (machine.pause_root / "pause").exists():
         raise UnavailableError(
             f"sandbox {spec.name}: the pause binary that a shared PID namespace needs was not built: run `make setup`, "
             "then restart the daemon"
         )
-    if spec.network is NamespaceMode.NODE and any(port.host_port != port.container_port for port in spec.port_mappings):
+    if spec.network == NamespaceMode.NODE and any(port.host_port != port.container_port for port in spec.port_mappings):
         raise InvalidError(f"sandbox {spec.name}: with the host's network a host port is the container's own")
     if spec.uid_maps:
         launch.outside(spec.uid_maps, 0)
         launch.outside(spec.gid_maps, 0)
     return command.sysctls(
         spec.sysctls,
-        own_net=spec.network is not NamespaceMode.NODE,
-        own_ipc=spec.ipc is not NamespaceMode.NODE,
+        own_net=spec.network != NamespaceMode.NODE,
+        own_ipc=spec.ipc != NamespaceMode.NODE,
         user_namespace=bool(spec.uid_maps),
     )
 
@@ -253,7 +253,7 @@ async def _remove_cgroup(machine: Machine, record: SandboxRecord) -> None:
     pause = pause_cgroup(record)
     if record.own_cgroup and not shared:
         await asyncio.to_thread(machine.cgroups.remove, record.cgroup)
-    elif record.spec.pid is NamespaceMode.POD:
+    elif record.spec.pid == NamespaceMode.POD:
         await asyncio.to_thread(machine.cgroups.remove, pause)
 
 
@@ -276,7 +276,7 @@ def _unmount_shm(sandbox: Sandbox) -> None:
 def _write_files(machine: Machine, sandbox: Sandbox, ips: tuple[str, ...]) -> None:
     """hosts, hostname and resolv.conf, shared by the containers and owned by their root."""
     spec = sandbox.record.spec
-    own = spec.network is not NamespaceMode.NODE
+    own = spec.network != NamespaceMode.NODE
     hostname = spec.hostname if own and spec.hostname else os.uname().nodename
     contents = {
         "hostname": f"{hostname}\n",
@@ -320,7 +320,7 @@ async def _start_pause(machine: Machine, sandbox: Sandbox) -> None:
 async def kill_pause(machine: Machine, sandbox: Sandbox) -> None:
     """End the pause process and wait until it has; with it ends all that is in its PID namespace."""
     record = sandbox.record
-    if record.spec.pid is not NamespaceMode.POD:
+    if record.spec.pid != NamespaceMode.POD:
         return
     if sandbox.pause_fd >= 0:
         with contextlib.suppress(ProcessLookupError):
@@ -335,7 +335,7 @@ async def _stop(machine: Machine, sandbox: Sandbox) -> None:
     running = machine.containers_of(sandbox.id)
     await asyncio.gather(*(containers.kill(machine, unit) for unit in running))
     await kill_pause(machine, sandbox)
-    had_network = sandbox.record.spec.network is not NamespaceMode.NODE
+    had_network = sandbox.record.spec.network != NamespaceMode.NODE
     if had_network:
         await parts.detach(machine, sandbox.id)
 
