@@ -82,7 +82,8 @@ def targets(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
 
 def containers(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     """Containers of the pod that the command line names."""
-    pod = ctx.params.get("pod")
+    # With the option's value still missing click has parsed no arguments: they are left in ctx.args.
+    pod = ctx.params.get("pod") or next(iter(ctx.args), "")
     if not pod:
         return []
     try:

@@ -72,8 +72,10 @@ def _object(original: Any, modified: dict[str, Any], current: Any) -> dict[str, 
 
 def _list(field: str, original: Any, modified: list[Any], current: list[Any]) -> dict[str, Any]:
     key = merge_key(field, modified, current)
-    if key is None or _has_twins(modified, key) or _has_twins(current, key):
+    if key is None:
         return {} if modified == current else {field: modified}
+    if _has_twins(modified, key) or _has_twins(current, key):
+        return {} if modified == current else {field: [*modified, {"$patch": "replace"}]}
     live = {element[key]: element for element in current}
     before = {e[key]: e for e in original if isinstance(e, dict) and key in e} if isinstance(original, list) else {}
     wanted = [element[key] for element in modified]

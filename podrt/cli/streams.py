@@ -52,12 +52,14 @@ class Session:
 
     def run(self) -> int:
         """The exit code. Raises CliError if the session was refused or lost, Detached after the detach keys."""
-        with _WindowChanges(self.tty) as changes:
-            if self.tty:
-                self._resize()
-            while self.status is None and not self.ws.closed:
-                self._turn(changes)
-        self.ws.close()
+        try:
+            with _WindowChanges(self.tty) as changes:
+                if self.tty:
+                    self._resize()
+                while self.status is None and not self.ws.closed:
+                    self._turn(changes)
+        finally:
+            self.ws.close()
         if self.status is None:
             raise CliError("lost the connection to the container: the daemon closed it without a result; see its log")
         return exit_code(self.status)
@@ -113,13 +115,14 @@ class Session:
             self.stdin = None
             self.ws.queue(bytes([CLOSE, STDIN]))
             return
+        detached = False
         if self.keys is not None:
             data, detached = self.keys.feed(data)
-            if detached:
-                self.ws.close()
-                raise Detached
         if data:
             self.ws.queue(bytes([STDIN]) + data)
+        if detached:
+            self.ws.flush()
+            raise Detached
 
     def _resize(self) -> None:
         found = terminal.size(self.stdin if self.stdin is not None else 0) or terminal.size(self.outputs[STDOUT])

@@ -108,15 +108,17 @@ class WebSocket:
             self._close_sent = True
 
     def flush(self) -> None:
-        """Send as much of the outgoing buffer as the socket takes. Raises ProtocolError if the peer is gone."""
+        """Send as much of the outgoing buffer as the socket takes; dropped if the peer is gone (reading tells)."""
         while self.out:
             try:
                 sent = self.stream.sock.send(self.out)
             except BlockingIOError:
                 return
-            except OSError as error:
+            except OSError:
+                # The peer reads no more; what it has sent before, a final Status perhaps, is still to be read.
                 self.out.clear()
-                raise ProtocolError(f"lost the connection to the daemon: {error.strerror}") from None
+                self._close_sent = True
+                return
             del self.out[:sent]
 
     def receive(self) -> list[bytes]:
@@ -165,12 +167,8 @@ class WebSocket:
     def close(self) -> None:
         """Say goodbye if the socket takes it at once, and close."""
         self.queue_close()
-        try:
-            self.flush()
-        except ProtocolError:
-            pass
-        finally:
-            self.stream.close()
+        self.flush()
+        self.stream.close()
 
     def wait_readable(self, timeout: float | None = None) -> bool:
         """Wait for something to read; what is queued is sent meanwhile. ``timeout`` in seconds for each wait."""

@@ -28,18 +28,25 @@ class _Loader(_BASE):  # type: ignore[misc]
     """PyYAML's safe loader with the scalars of Go's YAML library."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Any] = set()
+        """Keys are made strings here: as Python's 1 and true are equal, a dict would merge them before."""
+        seen: set[str] = set()
         for key_node, _ in node.value:
             if key_node.tag == "tag:yaml.org,2002:merge":
                 continue
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable) and key in seen:
-                mark = key_node.start_mark
-                raise yaml.YAMLError(f'line {mark.line + 1}: key "{key}" already set in map')
-            if isinstance(key, Hashable):
-                seen.add(key)
-        result: dict[Hashable, Any] = super().construct_mapping(node, deep=deep)
-        return result
+            key = self._key(key_node)
+            if key in seen:
+                raise yaml.YAMLError(f'line {key_node.start_mark.line + 1}: key "{key}" already set in map')
+            seen.add(key)
+        self.flatten_mapping(node)
+        return {self._key(key_node): self.construct_object(value, deep=deep) for key_node, value in node.value}
+
+    def _key(self, node: Any) -> str:
+        key = self.construct_object(node, deep=True)
+        if isinstance(key, bool):
+            return "true" if key else "false"
+        if isinstance(key, str | int | float):
+            return str(key)
+        raise yaml.YAMLError(f"line {node.start_mark.line + 1}: a key must be a string, not {key!r}")
 
 
 def _construct_int(loader: Any, node: Any) -> int:
@@ -104,7 +111,7 @@ def _jsonable(value: Any, origin: str, left: list[int], depth: int) -> Any:
             f"error parsing {origin}: the document is too large, too deep or contains itself through aliases"
         )
     if isinstance(value, dict):
-        return {_key(key, origin): _jsonable(item, origin, left, depth + 1) for key, item in value.items()}
+        return {key: _jsonable(item, origin, left, depth + 1) for key, item in value.items()}
     if isinstance(value, list):
         return [_jsonable(item, origin, left, depth + 1) for item in value]
     if isinstance(value, float):
@@ -114,14 +121,6 @@ def _jsonable(value: Any, origin: str, left: list[int], depth: int) -> Any:
     if value is None or isinstance(value, str | int):
         return value
     raise CliError(f"error parsing {origin}: a value of type {type(value).__name__} has no form in JSON")
-
-
-def _key(key: Any, origin: str) -> str:
-    if isinstance(key, bool):
-        return "true" if key else "false"
-    if isinstance(key, str | int | float):
-        return str(key)
-    raise CliError(f"error parsing {origin}: a key must be a string, not {key!r}")
 
 
 def dump(value: Any) -> str:

@@ -1,0 +1,352 @@
+"""The HTTP client against a small server on a unix socket. ``FakeServer`` serves the other CLI tests too."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import ThreadingUnixStreamServer
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+
+from podrt.cli.client import Client, Stream, encode_query, explain_connect, quote
+from podrt.cli.errors import ApiError, CliError
+from podrt.cli.session import DEFAULT_SOCKET
+
+
+class Request(NamedTuple):
+    method: str
+    path: str
+    query: list[tuple[str, str]]
+    headers: dict[str, str]
+    body: bytes
+
+    def param(self, name: str) -> str | None:
+        return dict(self.query).get(name)
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: FakeServer
+
+    def setup(self) -> None:
+        super().setup()
+        self.client_address = ("local", 0)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
+            body = b""
+            while size := int(self.rfile.readline(), 16):
+                body += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+            return body
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    def handle_one(self) -> None:
+        self.close_connection = True
+        url = urlsplit(self.path)
+        routes = self.server.routes
+        answer = routes.get((self.command, url.path), routes.get(("ANY", url.path)))
+        body = b"" if getattr(answer, "reads_body", False) else self._body()
+        query = parse_qsl(url.query, keep_blank_values=True)
+        headers = {key.lower(): value for key, value in self.headers.items()}
+        request = Request(self.command, url.path, query, headers, body)
+        self.server.requests.append(request)
+        if answer is None:
+            message = f"no route {self.command} {url.path}"
+            self.reply(404, {"kind": "Status", "reason": "NotFound", "message": message, "code": 404})
+        elif callable(answer):
+            answer(self, request)
+        else:
+            self.reply(200, answer)
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_one
+
+    def reply(self, code: int, value: Any, **headers: str) -> None:
+        data = value if isinstance(value, bytes) else json.dumps(value).encode()
+        self.send_response(code)
+        for key, text in headers.items():
+            self.send_header(key.replace("_", "-"), text)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def start_chunks(self) -> None:
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+
+    def chunk(self, data: bytes) -> None:
+        self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
+
+
+class FakeServer(ThreadingUnixStreamServer):
+    """``routes`` maps (method or "ANY", path) to a JSON value, or to a function of (handler, request)."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, Handler)
+        self.path = path
+        self.routes: dict[tuple[str, str], Any] = {}
+        self.requests: list[Request] = []
+        self.problems: list[BaseException] = []
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        import sys
+
+        error = sys.exc_info()[1]
+        if error is not None and not isinstance(error, ConnectionError):
+            self.problems.append(error)
+
+    def sent(self, method: str) -> list[Request]:
+        return [request for request in self.requests if request.method == method]
+
+
+def start_server(path: str) -> Iterator[FakeServer]:
+    server = FakeServer(path)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert not server.problems, server.problems
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    with tempfile.TemporaryDirectory(prefix="pcli") as directory:
+        yield from start_server(os.path.join(directory, "s"))
+
+
+@pytest.fixture
+def client(server: FakeServer) -> Client:
+    return Client(server.path)
+
+
+def test_default_socket_is_the_daemons() -> None:
+    from podrt import config
+
+    assert Path(DEFAULT_SOCKET) == config.DEFAULT_SOCKET
+
+
+def test_quote_and_query() -> None:
+    assert quote("a/b:c é~") == "a%2Fb%3Ac%20%C3%A9~"
+    query = [("command", "sh"), ("command", "-c"), ("stdin", True), ("x", None), ("y", ""), ("n", 0)]
+    assert encode_query(query) == "?command=sh&command=-c&stdin=true&n=0"
+    assert encode_query({}) == ""
+
+
+def test_json_both_ways(server: FakeServer, client: Client) -> None:
+    server.routes["POST", "/x"] = {"ok": [1, "é"]}
+    assert client.json("POST", "/x", {"fieldValidation": "Strict"}, {"a": 1}) == {"ok": [1, "é"]}
+    request = server.requests[0]
+    assert request.json == {"a": 1}
+    assert request.headers["content-type"] == "application/json"
+    assert request.param("fieldValidation") == "Strict"
+
+
+def test_chunked_answer_in_odd_pieces(server: FakeServer, client: Client) -> None:
+    def answer(handler: Handler, _: Request) -> None:
+        handler.start_chunks()
+        for data in (b'{"a', b'": 1}\n{"b":', b" 2}\n", b"tail"):
+            handler.chunk(data)
+            handler.wfile.flush()
+        handler.wfile.write(b"0\r\n\r\n")
+
+    server.routes["GET", "/lines"] = answer
+    with client.open("GET", "/lines") as response:
+        assert list(response.lines()) == [b'{"a": 1}', b'{"b": 2}', b"tail"]
+
+
+def test_a_broken_chunked_answer_is_an_error_not_an_end(server: FakeServer, client: Client) -> None:
+    def answer(handler: Handler, _: Request) -> None:
+        handler.start_chunks()
+        handler.wfile.write(b"10\r\nabc")
+
+    server.routes["GET", "/x"] = answer
+    with client.open("GET", "/x") as response, pytest.raises(CliError, match="in the middle"):
+        response.read()
+
+
+def test_a_short_answer_is_an_error(server: FakeServer, client: Client) -> None:
+    def answer(handler: Handler, _: Request) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", "100")
+        handler.end_headers()
+        handler.wfile.write(b"{}")
+
+    server.routes["GET", "/x"] = answer
+    with pytest.raises(CliError, match="in the middle"):
+        client.get("/x")
+
+
+def test_an_answer_that_is_not_http(tmp_path: Path) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "s"))
+    listener.listen()
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        connection.recv(1000)
+        connection.sendall(b"SSH-2.0-x\r\n\r\n")
+        connection.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    with pytest.raises(CliError, match="not HTTP"):
+        Client(str(tmp_path / "s")).get("/")
+    thread.join()
+    listener.close()
+
+
+def test_status_becomes_an_error(server: FakeServer, client: Client) -> None:
+    status = {"kind": "Status", "reason": "NotFound", "message": 'pods "x" not found', "code": 404}
+    server.routes["GET", "/x"] = lambda handler, _: handler.reply(404, status)
+    with pytest.raises(ApiError) as caught:
+        client.get("/x")
+    assert caught.value.render() == 'Error from server (NotFound): pods "x" not found'
+    assert caught.value.http_code == 404
+
+
+@pytest.mark.parametrize(
+    ("causes", "text"),
+    [
+        (
+            [{"field": "spec.containers[0].image", "message": "Required value"}],
+            'The Pod "w" is invalid: spec.containers[0].image: Required value',
+        ),
+        (
+            [{"field": "a", "message": "x"}, {"field": "b", "message": "y"}],
+            'The Pod "w" is invalid: \n* a: x\n* b: y',
+        ),
+        ([], 'The Pod "w" is invalid: m'),
+    ],
+)
+def test_invalid_names_the_fields(causes: list[dict[str, str]], text: str) -> None:
+    details = {"kind": "Pod", "name": "w", "causes": causes}
+    assert ApiError({"reason": "Invalid", "message": "m", "details": details}).render() == text
+
+
+def test_an_error_that_is_no_status_is_quoted(server: FakeServer, client: Client) -> None:
+    server.routes["GET", "/x"] = lambda handler, _: handler.reply(502, b"bad gateway\n")
+    with pytest.raises(ApiError, match="bad gateway"):
+        client.get("/x")
+
+
+def test_warnings_are_passed_on(server: FakeServer) -> None:
+    seen: list[str] = []
+    warning = '299 - "unknown field \\"spec.x\\""'
+    server.routes["GET", "/x"] = lambda handler, _: handler.reply(200, {}, Warning=warning)
+    Client(server.path, seen.append).get("/x")
+    assert seen == ['unknown field "spec.x"']
+
+
+def test_upload_is_chunked_or_by_length(server: FakeServer, client: Client) -> None:
+    server.routes["POST", "/x"] = {}
+    with client.open("POST", "/x", body=iter([b"abc", b"", b"d" * 100_000])) as response:
+        response.read()
+    with client.open("POST", "/x", body=iter([b"abc"]), headers={"Content-Length": "3"}) as response:
+        response.read()
+    assert [len(request.body) for request in server.requests] == [100_003, 3]
+    assert "transfer-encoding" not in server.requests[1].headers
+
+
+def test_an_upload_that_is_refused_in_the_middle_says_why(server: FakeServer, client: Client) -> None:
+    def refuse(handler: Handler, _: Request) -> None:
+        status = {"kind": "Status", "reason": "Forbidden", "message": "no room", "code": 507}
+        handler.reply(507, status)
+        handler.wfile.flush()
+
+    refuse.reads_body = True  # type: ignore[attr-defined]
+    server.routes["POST", "/x"] = refuse
+    with pytest.raises(CliError, match=r"no room|lost the connection"):
+        client.open("POST", "/x", body=(b"x" * 65536 for _ in range(2000)))
+
+
+def test_an_upload_reads_what_is_answered_meanwhile(server: FakeServer, client: Client) -> None:
+    """Both sides write more than a socket buffer holds before either has all: a client that only wrote would hang."""
+    size = 8 * 1024 * 1024
+
+    def answer(handler: Handler, _: Request) -> None:
+        handler.start_chunks()
+        handler.chunk(b"p" * size)
+        body = handler._body()
+        handler.chunk(str(len(body)).encode())
+        handler.wfile.write(b"0\r\n\r\n")
+
+    answer.reads_body = True  # type: ignore[attr-defined]
+    server.routes["POST", "/x"] = answer
+    with client.open("POST", "/x", body=(b"x" * 65536 for _ in range(size // 65536))) as response:
+        assert response.read() == b"p" * size + str(size).encode()
+
+
+def test_watch_events_and_error(server: FakeServer, client: Client) -> None:
+    events: list[dict[str, Any]] = [
+        {"type": "ADDED", "object": {"metadata": {"name": "a"}}},
+        {"type": "ERROR", "object": {"kind": "Status", "reason": "Expired", "message": "too old", "code": 410}},
+    ]
+    body = b"".join(json.dumps(event).encode() + b"\n" for event in events)
+    server.routes["GET", "/w"] = lambda handler, _: handler.reply(200, body)
+    found = client.watch("/w", {"resourceVersion": "7"})
+    assert next(found)["object"]["metadata"]["name"] == "a"
+    with pytest.raises(ApiError, match="too old"):
+        next(found)
+    assert server.requests[0].param("watch") == "true"
+    assert server.requests[0].param("allowWatchBookmarks") == "true"
+
+
+def test_no_socket_says_that_the_daemon_is_not_running(tmp_path: Path) -> None:
+    with pytest.raises(CliError, match=r"is not running .* does not exist"):
+        Client(str(tmp_path / "none")).get("/")
+
+
+def test_a_dead_socket_says_that_nobody_listens(tmp_path: Path) -> None:
+    stale = socket.socket(socket.AF_UNIX)
+    stale.bind(str(tmp_path / "s"))
+    stale.close()
+    with pytest.raises(CliError, match="has no listener"):
+        Client(str(tmp_path / "s")).get("/")
+
+
+def test_a_forbidden_socket_says_the_group() -> None:
+    text = explain_connect("/run/podrt/podrt.sock", PermissionError(13, "Permission denied"))
+    assert "group podrt" in text
+    assert "sudo" in text
+
+
+def test_a_path_that_is_too_long_is_an_error_of_the_user() -> None:
+    with pytest.raises(CliError, match="too long"):
+        Client("/tmp/" + "x" * 200).get("/")
+
+
+def test_read_until_keeps_what_comes_after() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        stream = Stream(ours)
+        theirs.sendall(b"head\r")
+        theirs.sendall(b"\n\r\nrest")
+        assert stream.read_until(b"\r\n\r\n") == b"head\r\n\r\n"
+        assert stream.read_some(100) == b"rest"
+
+
+Answer = Callable[[Handler, Request], None]
