@@ -8,12 +8,13 @@ recorded. What nothing keeps is rubbish.
 from __future__ import annotations
 
 import builtins
+import contextlib
 import logging
 import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from podrt.errors import ConflictError, ImageError, NotFoundError, PodrtError
 from podrt.image import manifest as manifests
@@ -25,6 +26,21 @@ from podrt.image.types import Image, parse_config
 
 _LOG = logging.getLogger(__name__)
 _ID = re.compile(r"(?:sha256:)?([0-9a-f]{2,64})")
+
+
+class Pins:
+    """What one piece of work keeps: blobs by digest, layers by chain id (the lowest layer's is a digest as well)."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self.blobs: list[str] = []
+        self.layers: list[str] = []
+
+    def blob(self, digest: str) -> None:
+        self._catalog.pin(self, blob=digest)
+
+    def layer(self, chain_id: str) -> None:
+        self._catalog.pin(self, layer=chain_id)
 
 
 class Catalog:
@@ -39,7 +55,8 @@ class Catalog:
         self._images: dict[str, Image] = {}
         self._manifests: dict[str, manifests.Manifest] = {}
         self._held: dict[str, set[str]] = {}
-        self._pinned: Counter[str] = Counter()
+        self._pinned_blobs: Counter[str] = Counter()
+        self._pinned_layers: Counter[str] = Counter()
         records, broken = index.load()
         for record in records.values():
             try:
@@ -52,19 +69,19 @@ class Catalog:
     # Looking
 
     def list(self) -> builtins.list[Image]:
-        with self.lock:
-            return list(self._images.values())
+        return list(
+            self._images.values()
+        )  # one step for other threads, so that no reader waits for a writer's fsync(2)
 
     def resolve(self, reference: str) -> Image:
         """See :meth:`podrt.image.service.ImageStore.resolve`."""
-        with self.lock:
-            found = self.by_id(reference)
-            if found is not None:
-                return found
-            wanted = parse(reference)
-            for image in self._images.values():
-                if _matches(image, wanted):
-                    return image
+        found = self.by_id(reference)
+        if found is not None:
+            return found
+        wanted = parse(reference)
+        for image in self.list():
+            if _matches(image, wanted):
+                return image
         raise NotFoundError(
             f"image {reference!r} is not in the store; load it with image load, or see image ls for what is there"
         )
@@ -77,9 +94,10 @@ class Catalog:
         match = _ID.fullmatch(text)
         if match is None:
             return None
-        found = [image for image in self._images.values() if image.id.startswith("sha256:" + match[1])]
+        images = self.list()
+        found = [image for image in images if image.id.startswith("sha256:" + match[1])]
         can_be_name = not text.startswith("sha256:") and len(match[1]) < 64
-        if can_be_name and any(_matches(image, parse(text)) for image in self._images.values()):
+        if can_be_name and any(_matches(image, parse(text)) for image in images):
             return None
         if len(found) > 1:
             raise ConflictError(f"image id {text!r} fits {len(found)} images; give more of it")
@@ -119,7 +137,10 @@ class Catalog:
             self._rename(record, {name: at for name, at in record.names.items() if name not in names})
 
     def delete(self, image: Image) -> int:
-        """Forget an image and remove what only it needed; returns the bytes freed."""
+        """Forget an image and remove what only it needed; returns the bytes freed.
+
+        The files of its layers go when :meth:`LayerStore.empty_trash` is called, outside of the lock.
+        """
         with self.lock:
             self._index.remove(image.id)
             parsed = self._manifests.pop(image.id)
@@ -157,14 +178,25 @@ class Catalog:
         with self.lock:
             return sorted(self._held.get(image_id, ()))
 
-    def pin(self, *digests: str) -> None:
-        with self.lock:
-            self._pinned.update(digests)
+    @contextlib.contextmanager
+    def pins(self) -> Iterator[Pins]:
+        """Pins of one piece of work, which go with it."""
+        pins = Pins(self)
+        try:
+            yield pins
+        finally:
+            with self.lock:
+                self._pinned_blobs -= Counter(pins.blobs)
+                self._pinned_layers -= Counter(pins.layers)
 
-    def unpin(self, digests: Iterable[str]) -> None:
+    def pin(self, pins: Pins, blob: str = "", layer: str = "") -> None:
         with self.lock:
-            self._pinned.subtract(digests)
-            self._pinned += Counter()  # drops those at zero
+            if blob:
+                self._pinned_blobs[blob] += 1
+                pins.blobs.append(blob)
+            if layer:
+                self._pinned_layers[layer] += 1
+                pins.layers.append(layer)
 
     # Inside
 
@@ -200,12 +232,13 @@ class Catalog:
 
     def _free(self, blobs: Iterable[str], chain: Iterable[str]) -> int:
         """Remove those of the given blobs and layers that nothing keeps; returns bytes."""
-        kept = set(self._pinned)
+        kept_blobs, kept_layers = set(self._pinned_blobs), set(self._pinned_layers)
         for image in self._images.values():
-            kept.update(image.chain_ids, (image.id, image.manifest_digest))
-            kept.update(layer.digest for layer in self._manifests[image.id].layers)
-        freed = sum(self._layers.remove(chain_id) for chain_id in chain if chain_id not in kept)
-        return freed + sum(self._blobs.remove(digest) for digest in blobs if digest not in kept)
+            kept_layers.update(image.chain_ids)
+            kept_blobs.update((image.id, image.manifest_digest))
+            kept_blobs.update(layer.digest for layer in self._manifests[image.id].layers)
+        freed = sum(self._layers.remove(chain_id) for chain_id in chain if chain_id not in kept_layers)
+        return freed + sum(self._blobs.remove(digest) for digest in blobs if digest not in kept_blobs)
 
 
 def _matches(image: Image, wanted: Reference) -> bool:

@@ -11,6 +11,7 @@ files of images: whoever creates the directories above decides that other users 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -29,6 +30,7 @@ from podrt.image.unpack import Limits, unpack
 
 _LOG = logging.getLogger(__name__)
 _HEX = 64
+_TRASH = "removed-"
 _VERSION = 1
 
 
@@ -81,7 +83,9 @@ class LayerStore:
         return self._infos.get(chain_id)
 
     def chain_ids(self) -> list[str]:
-        return list(self._infos)
+        """All layers, those included of which only the directory or only the record is there."""
+        names = {entry.name.removesuffix(".json") for entry in os.scandir(self.root)}
+        return [f"sha256:{name}" for name in sorted(names) if len(name) == _HEX]
 
     def add(self, source: Readable, diff_id: str, chain_id: str) -> LayerInfo:
         """Unpack the layer archive ``source`` unless its chain is there already, and verify its diff id.
@@ -111,10 +115,19 @@ class LayerStore:
         return info
 
     def remove(self, chain_id: str) -> int:
-        """Remove a layer that nothing uses; returns the bytes of its contents."""
+        """Remove a layer that nothing uses; returns the bytes of its contents.
+
+        It is gone at once; :meth:`empty_trash` deletes the files, which takes its time.
+        """
         info = self._infos.pop(chain_id, None)
         self._discard(chain_id)
         return info.size if info else 0
+
+    def empty_trash(self) -> None:
+        """Delete the files of removed layers."""
+        for entry in list(os.scandir(self._staging)):
+            if entry.name.startswith(_TRASH):
+                shutil.rmtree(entry.path, ignore_errors=True)  # another thread may be at the same
 
     def _publish(self, tree: Path, chain_id: str, info: LayerInfo) -> None:
         self._discard(chain_id)  # one without a record, left by a crash or damaged
@@ -125,15 +138,10 @@ class LayerStore:
         fsutil.sync_dir(self.root)
 
     def _discard(self, chain_id: str) -> None:
-        """Take the directory away in one step and delete it where a crash leaves no half of it behind."""
+        """Take the directory away in one step, to where a crash leaves nothing of it behind."""
         target = self.path(chain_id)
-        doomed = self._staging / f"removed-{uuid.uuid4().hex}"
-        try:
-            os.rename(target, doomed)
-        except FileNotFoundError:
-            pass
-        else:
-            shutil.rmtree(doomed)
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(target, self._staging / f"{_TRASH}{uuid.uuid4().hex}")
         fsutil.unlink_missing_ok(f"{target}.json")
 
     def _present(self) -> Iterator[str]:

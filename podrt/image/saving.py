@@ -125,6 +125,19 @@ class _Counting:
         return self._length
 
 
+class _Filling:
+    """A source that gives less than it is asked for at its end only, as tarfile takes any short read for the end."""
+
+    def __init__(self, source: Readable) -> None:
+        self._source = source
+
+    def read(self, size: int) -> bytes:
+        data = self._source.read(size)
+        while 0 < len(data) < size and (more := self._source.read(size - len(data))):
+            data += more
+        return data
+
+
 class _Writer:
     """A tar archive without anything that differs from one run to the next."""
 
@@ -143,7 +156,7 @@ class _Writer:
         member.size = size
         member.mode = 0o644
         try:
-            self._tar.addfile(member, cast(BinaryIO, source))
+            self._tar.addfile(member, cast(BinaryIO, _Filling(source)))
         except OSError as error:
             if error.errno is None:  # tarfile's own "unexpected end of data"
                 raise ImageError(f"{name}: is shorter than the {size} bytes recorded of it") from error

@@ -30,7 +30,7 @@ from podrt.image import archive, imports, inspecting, saving
 from podrt.image import manifest as manifests
 from podrt.image.archive import Candidate, LayerSource
 from podrt.image.blobs import BlobStore, Progress, hash_bytes
-from podrt.image.catalog import Catalog
+from podrt.image.catalog import Catalog, Pins
 from podrt.image.compression import detect_file
 from podrt.image.index import Index
 from podrt.image.layers import LayerStore, chain_ids
@@ -79,6 +79,7 @@ class ImageStore:
         self._catalog = Catalog(Index(root / "images"), self.blobs, self._layers)
         if self._staging.alone:
             self._catalog.sweep()
+            self._layers.empty_trash()
 
     def close(self) -> None:
         """Remove the staging directory. The store is not to be used afterwards."""
@@ -147,23 +148,20 @@ class ImageStore:
             raise ImageError(f"{what}: has {len(candidate.layers)} layers but rootfs.diff_ids lists {len(diff_ids)}")
         if not diff_ids:
             raise ImageError(f"{what}: has no layers")
-        pins: builtins.list[str] = []
-        try:
+        with self._catalog.pins() as pins:
             descriptors = [
                 self._install_layer(source, diff_id, chain_id, pins, progress)
                 for source, diff_id, chain_id in zip(candidate.layers, diff_ids, chain_ids(diff_ids), strict=True)
             ]
-            self._pin(pins, image_id)
+            pins.blob(image_id)
             self.blobs.write(io.BytesIO(candidate.config), image_id)
             data = candidate.manifest or manifests.encode(
                 manifests.image_manifest(image_id, len(candidate.config), descriptors)
             )
             manifest_digest = hash_bytes(data)
-            self._pin(pins, manifest_digest)
+            pins.blob(manifest_digest)
             self.blobs.write(io.BytesIO(data), manifest_digest)
             return self._catalog.record(image_id, manifest_digest, candidate.names)
-        finally:
-            self._catalog.unpin(pins)
 
     def import_rootfs(
         self,
@@ -248,7 +246,8 @@ class ImageStore:
                 users = ", ".join(holders[:3])
                 raise ConflictError(f"image {reference} is used by {users}; delete what uses it first")
             self._catalog.delete(image)
-            return [*removals, Removal(deleted=image.id)]
+        self._layers.empty_trash()
+        return [*removals, Removal(deleted=image.id)]
 
     def prune(self, all: bool = False) -> PruneReport:
         """Remove images without a name, with ``all`` every image that no container holds, and all rubbish."""
@@ -260,6 +259,7 @@ class ImageStore:
                     reclaimed += self._catalog.delete(image)
                     removed += [*(Removal(untagged=name) for name in image.names), Removal(deleted=image.id)]
             reclaimed += self._catalog.sweep()
+        self._layers.empty_trash()
         return PruneReport(tuple(removed), reclaimed)
 
     def hold(self, image_id: str, owner: str) -> None:
@@ -293,21 +293,19 @@ class ImageStore:
     def _layer_infos(self, image: Image) -> tuple[Any, ...]:
         return tuple(self._layers.info(chain_id) for chain_id in image.chain_ids)
 
-    def _pin(self, pins: builtins.list[str], *what: str) -> None:
-        self._catalog.pin(*what)
-        pins.extend(what)
-
     def _install_layer(
-        self, source: LayerSource, diff_id: str, chain_id: str, pins: builtins.list[str], progress: Progress | None
+        self, source: LayerSource, diff_id: str, chain_id: str, pins: Pins, progress: Progress | None
     ) -> Descriptor:
         label = f"layer {(source.digest or diff_id)[7:19]}"
-        self._pin(pins, chain_id, *([source.digest] if source.digest else []))
+        pins.layer(chain_id)
         digest = source.digest
+        if digest:
+            pins.blob(digest)
         if not digest or not self.blobs.has(digest) or self.blobs.size(digest) != source.size:
             with source.open() as file:
                 digest = self.blobs.write(file, digest, source.size, what=label, progress=progress).digest
             if not source.digest:
-                self._pin(pins, digest)
+                pins.blob(digest)
         size = self.blobs.size(digest)
         with self.blobs.open(digest) as blob:
             kind = detect_file(blob)
