@@ -331,3 +331,57 @@ async def test_delete_collection(api: Harness) -> None:
     code, found = await api.call("DELETE", f"{PODS}?labelSelector=app!=b")
     assert code == 200 and [item["metadata"]["name"] for item in found["items"]] == ["a", "c"]
     assert [item["metadata"]["name"] for item in (await api.call("GET", PODS))[1]["items"]] == ["b"]
+
+
+# Protobuf
+
+
+def message(*fields: tuple[int, bytes]) -> bytes:
+    """A protobuf message of fields with a length (all shorter than 128 bytes)."""
+    return b"".join(bytes([number << 3 | 2, len(data)]) + data for number, data in fields)
+
+
+def enveloped(kind: bytes, raw: bytes) -> bytes:
+    return b"k8s\0" + message((1, message((1, b"v1"), (2, kind))), (2, raw), (3, b""), (4, b""))
+
+
+PROTOBUF = "application/vnd.kubernetes.protobuf"
+
+
+async def test_namespace_from_protobuf(api: Harness) -> None:
+    labels = [(11, message((1, key), (2, value))) for key, value in ((b"a", b"1"), (b"b", b""))]
+    metadata = message((1, b"made"), (2, b""), *labels, (8, b"")) + b"\x38\x00"
+    body = enveloped(b"Namespace", message((1, metadata), (2, b""), (3, b"")))
+    code, created = await api.call("POST", "/api/v1/namespaces", body, kind=PROTOBUF)
+    assert code == 201, created
+    assert created["metadata"]["name"] == "made"
+    assert created["metadata"]["labels"].items() >= {"a": "1", "b": ""}.items()
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "code", "words"),
+    [
+        (PODS, enveloped(b"Pod", b""), 415, "accepted media types"),
+        ("/api/v1/namespaces", enveloped(b"Pod", b""), 415, "not v1 Pod"),
+        ("/api/v1/namespaces", enveloped(b"Namespace", message((1, message((1, b"x"), (13, b"y"))))), 415, "field 13"),
+        ("/api/v1/namespaces", enveloped(b"Namespace", message((2, b"x"))), 415, "field 2"),
+        ("/api/v1/namespaces", b"nope", 400, "no protobuf"),
+        ("/api/v1/namespaces", b"k8s\0\x0a\x7f", 400, "cut short"),
+        ("/api/v1/namespaces", b"k8s\0\xff\xff", 400, "cut short"),
+        ("/api/v1/namespaces", b"k8s\0\x0d\0\0\0\0", 400, "wire type 5"),
+        ("/api/v1/namespaces", b"k8s\0\x08\x01", 400, "number"),
+        ("/api/v1/namespaces", enveloped(b"Namespace", message((1, message((1, b"\xff"))))), 400, "UTF-8"),
+    ],
+)
+async def test_refused_protobuf(api: Harness, path: str, body: bytes, code: int, words: str) -> None:
+    found = await api.call("POST", path, body, kind=PROTOBUF)
+    assert found[0] == code and words in found[1]["message"], found
+
+
+async def test_warning_of_fields_without_effect(api: Harness) -> None:
+    code, headers, _ = await api.raw(
+        "POST", PODS, pod_document(nodeSelector={"zone": "a"}, tolerations=[{"operator": "Exists"}])
+    )
+    assert code == 201
+    (warning,) = headers.getall("Warning")  # type: ignore[attr-defined]
+    assert warning.startswith('299 - "spec.nodeSelector: has no effect here')

@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
 from podrt.api.strategic import strategic_merge
 from podrt.cli.cmd_apply import LAST_APPLIED, patch_for, with_last_applied
 from podrt.cli.errors import CliError
-from podrt.cli.main import cli
 from podrt.cli.manifest import read_manifests
 from podrt.cli.strategic import create_patch
 from podrt.model.pod import Pod
-from tests.unit.test_cli_client import FakeServer, Handler, Request, client, server
+from tests.unit.test_cli_support import PODS, FakeServer, Handler, Request, client, podrt, server
 
 __all__ = ["client", "server"]
 
@@ -97,7 +95,6 @@ def test_last_applied_is_kubectls_and_holds_no_itself() -> None:
 
 
 POD_YAML = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers:\n  - {name: a, image: i1}\n"
-PODS = "/api/v1/namespaces/default/pods"
 
 
 class Store:
@@ -129,10 +126,6 @@ class Store:
         else:
             assert request.headers["content-type"] == "application/strategic-merge-patch+json"
             self._put(handler, request.path, strategic_merge(found, request.json, Pod), 200)
-
-
-def podrt(server: FakeServer, *args: str, input: str | None = None) -> Result:
-    return CliRunner().invoke(cli, ["--socket", server.path, *args], input=input, prog_name="podrt")
 
 
 def test_created_unchanged_configured(server: FakeServer, tmp_path: Path) -> None:

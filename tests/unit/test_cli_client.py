@@ -1,146 +1,21 @@
-"""The HTTP client against a small server on a unix socket. ``FakeServer`` serves the other CLI tests too."""
+"""The HTTP client against a small server on a unix socket."""
 
 from __future__ import annotations
 
 import json
-import os
 import socket
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from socketserver import ThreadingUnixStreamServer
-from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, urlsplit
+from typing import Any
 
 import pytest
 
 from podrt.cli.client import Client, Stream, encode_query, explain_connect, quote
 from podrt.cli.errors import ApiError, CliError
 from podrt.cli.session import DEFAULT_SOCKET
+from tests.unit.test_cli_support import FakeServer, Handler, Request, client, server
 
-
-class Request(NamedTuple):
-    method: str
-    path: str
-    query: list[tuple[str, str]]
-    headers: dict[str, str]
-    body: bytes
-
-    def param(self, name: str) -> str | None:
-        return dict(self.query).get(name)
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: FakeServer
-
-    def setup(self) -> None:
-        super().setup()
-        self.client_address = ("local", 0)
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-    def _body(self) -> bytes:
-        if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
-            body = b""
-            while size := int(self.rfile.readline(), 16):
-                body += self.rfile.read(size)
-                self.rfile.readline()
-            self.rfile.readline()
-            return body
-        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-
-    def handle_one(self) -> None:
-        self.close_connection = True
-        url = urlsplit(self.path)
-        routes = self.server.routes
-        answer = routes.get((self.command, url.path), routes.get(("ANY", url.path)))
-        body = b"" if getattr(answer, "reads_body", False) else self._body()
-        query = parse_qsl(url.query, keep_blank_values=True)
-        headers = {key.lower(): value for key, value in self.headers.items()}
-        request = Request(self.command, url.path, query, headers, body)
-        self.server.requests.append(request)
-        if answer is None:
-            message = f"no route {self.command} {url.path}"
-            self.reply(404, {"kind": "Status", "reason": "NotFound", "message": message, "code": 404})
-        elif callable(answer):
-            answer(self, request)
-        else:
-            self.reply(200, answer)
-
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_one
-
-    def reply(self, code: int, value: Any, **headers: str) -> None:
-        data = value if isinstance(value, bytes) else json.dumps(value).encode()
-        self.send_response(code)
-        for key, text in headers.items():
-            self.send_header(key.replace("_", "-"), text)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def start_chunks(self) -> None:
-        self.send_response(200)
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
-
-    def chunk(self, data: bytes) -> None:
-        self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
-
-
-class FakeServer(ThreadingUnixStreamServer):
-    """``routes`` maps (method or "ANY", path) to a JSON value, or to a function of (handler, request)."""
-
-    daemon_threads = True
-    block_on_close = False
-
-    def __init__(self, path: str) -> None:
-        super().__init__(path, Handler)
-        self.path = path
-        self.routes: dict[tuple[str, str], Any] = {}
-        self.requests: list[Request] = []
-        self.problems: list[BaseException] = []
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        import sys
-
-        error = sys.exc_info()[1]
-        if error is not None and not isinstance(error, ConnectionError):
-            self.problems.append(error)
-
-    def sent(self, method: str) -> list[Request]:
-        return [request for request in self.requests if request.method == method]
-
-
-def start_server(path: str) -> Iterator[FakeServer]:
-    server = FakeServer(path)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-    assert not server.problems, server.problems
-
-
-@pytest.fixture
-def server() -> Iterator[FakeServer]:
-    with tempfile.TemporaryDirectory(prefix="pcli") as directory:
-        yield from start_server(os.path.join(directory, "s"))
-
-
-@pytest.fixture
-def client(server: FakeServer) -> Client:
-    return Client(server.path)
+__all__ = ["client", "server"]
 
 
 def test_default_socket_is_the_daemons() -> None:
@@ -347,6 +222,3 @@ def test_read_until_keeps_what_comes_after() -> None:
         theirs.sendall(b"\n\r\nrest")
         assert stream.read_until(b"\r\n\r\n") == b"head\r\n\r\n"
         assert stream.read_some(100) == b"rest"
-
-
-Answer = Callable[[Handler, Request], None]

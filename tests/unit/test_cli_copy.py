@@ -16,7 +16,7 @@ from podrt.cli.cmd_cp import Place, parse_place
 from podrt.cli.errors import CliError
 from podrt.cli.main import cli
 from podrt.cli.safetar import pack, unpack
-from tests.unit.test_cli_client import FakeServer, Request, client, server
+from tests.unit.test_cli_support import FakeServer, Request, client, server
 from tests.unit.test_cli_websocket import SUCCESS, Peer, failure, upgrade
 
 __all__ = ["client", "server"]

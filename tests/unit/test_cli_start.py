@@ -16,7 +16,7 @@ from podrt.cli.check import MISSING, OK, WARN, Machine, cgroup_layout, filesyste
 from podrt.cli.lazy import LazyGroup
 from podrt.cli.main import cli
 from podrt.cli.options import Verb
-from tests.unit.test_cli_client import FakeServer, client, server
+from tests.unit.test_cli_support import FakeServer, client, server
 
 __all__ = ["client", "server"]
 

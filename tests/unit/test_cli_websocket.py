@@ -19,7 +19,7 @@ from podrt.cli.errors import ApiError, CliError
 from podrt.cli.streams import PROTOCOL, Detached, Session, exit_code
 from podrt.cli.terminal import DetachKeys, RawTerminal
 from podrt.cli.websocket import ProtocolError, WebSocket, frame, mask, parse_frame
-from tests.unit.test_cli_client import FakeServer, Handler, Request, client, server
+from tests.unit.test_cli_support import FakeServer, Handler, Request, client, server
 
 __all__ = ["client", "server"]
 
