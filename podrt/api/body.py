@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 from multidict import CIMultiDict
 
-from podrt.api import query
+from podrt.api import protobuf, query
 from podrt.api.status import UnsupportedMediaTypeError
 from podrt.errors import MalformedError
 from podrt.model import codec
@@ -31,6 +31,9 @@ def content_type(request: web.Request) -> str:
 async def read_object(request: web.Request, resource: Resource) -> codec.Decoded:
     """The object in the body. Raises MalformedError (with causes), UnsupportedMediaTypeError."""
     kind = content_type(request)
+    if kind == protobuf.CONTENT_TYPE and resource.kind == "Namespace":
+        document = protobuf.namespace_document(await request.read())
+        return codec.decode_document(document, field_validation(request), resource)
     if kind not in READABLE:
         raise UnsupportedMediaTypeError(
             f"the body of the request was in an unknown format - accepted media types include: {', '.join(READABLE)}"

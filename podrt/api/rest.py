@@ -22,6 +22,7 @@ from podrt.api.negotiate import Shape, wanted
 from podrt.api.status import Subject, UnsupportedMediaTypeError, success
 from podrt.api.strategic import strategic_merge
 from podrt.api.table import table
+from podrt.api.warnings import accepted_without_effect
 from podrt.errors import Cause, MalformedError
 from podrt.model import codec
 from podrt.model.kinds import RESOURCES, Object, Resource
@@ -29,17 +30,14 @@ from podrt.model.pod import Pod
 from podrt.store.objects import Registry
 
 Handler = Callable[[web.Request, Resource], Awaitable[web.StreamResponse]]
-Warner = Callable[[Object], tuple[str, ...]]
 
 
 class RestHandlers:
     """Handlers of all resources of the model."""
 
-    def __init__(self, registry: Registry, warn: Warner) -> None:
-        """``warn`` says what of a new object is accepted without effect, for Warning headers."""
+    def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._store = registry.store
-        self._warn = warn
 
     def routes(self) -> list[web.RouteDef]:
         found: list[web.RouteDef] = []
@@ -116,7 +114,7 @@ class RestHandlers:
         obj = body.check_address(decoded.object, resource, namespace)
         request[CALL].name = obj.metadata.name or obj.metadata.generate_name
         created = self._registry.create(obj, dry_run=body.dry_run(request))
-        return self._answer(request, resource, created, decoded.warnings + self._warn(created), code=201)
+        return self._answer(request, resource, created, decoded.warnings + accepted_without_effect(obj), code=201)
 
     async def update(self, request: web.Request, resource: Resource) -> web.StreamResponse:
         namespace, name = _address(request)

@@ -28,7 +28,7 @@ from podrt.api.agent import AgentApi
 from podrt.api.call import CALL, routed, subject_of
 from podrt.api.images import ImageHandlers, Info
 from podrt.api.metrics import Metrics
-from podrt.api.rest import RestHandlers, Warner
+from podrt.api.rest import RestHandlers
 from podrt.config import Config
 from podrt.errors import InvalidError, UnavailableError, UnsupportedError
 from podrt.image.service import ImageStore
@@ -63,7 +63,6 @@ class ApiServer:
         info: Info,
         *,
         metrics: Metrics | None = None,
-        warn: Warner = lambda obj: (),
     ) -> None:
         """``info`` gives the document of ``system info``; it is called in a thread."""
         self._config = config
@@ -72,7 +71,7 @@ class ApiServer:
         self._agent = agent
         self._metrics = metrics or Metrics(registry.store)
         self._sampler = usage.Sampler(agent)
-        self._rest = RestHandlers(registry, warn)
+        self._rest = RestHandlers(registry)
         self._images = ImageHandlers(images, registry.store, config.state_dir / "spool", info, agent.images_changed)
         self._runner: web.AppRunner | None = None
         self._inode = 0
