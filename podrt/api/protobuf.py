@@ -39,8 +39,8 @@ def namespace_document(data: bytes) -> dict[str, Any]:
     for number, value in _fields(_bytes(envelope.get(2, b""))):
         if number == 1:
             document["metadata"] = _metadata(_bytes(value))
-        elif value:
-            # 2 is the spec, 3 the status: kubectl sends both empty.
+        elif not _blank(value):
+            # 2 is the spec, 3 the status: kubectl sends both with nothing in them.
             raise _unknown(f"Namespace field {number}")
     return document
 
@@ -53,10 +53,20 @@ def _metadata(data: bytes) -> dict[str, Any]:
         elif number in _META_MAPS:
             entry = dict(_fields(_bytes(value)))
             found.setdefault(_META_MAPS[number], {})[_text(entry.get(1, b""))] = _text(entry.get(2, b""))
-        elif value:
+        elif not _blank(value):
             # An empty creationTimestamp, generation 0 and the like are always sent.
             raise _unknown(f"metadata field {number}")
     return found
+
+
+def _blank(value: int | bytes) -> bool:
+    """Whether there is nothing in it: zero, no text, or a message with only such fields."""
+    if not value:
+        return True
+    try:
+        return not isinstance(value, int) and all(_blank(inner) for _, inner in _fields(value))
+    except MalformedError:
+        return False
 
 
 def _unknown(what: str) -> UnsupportedMediaTypeError:

@@ -351,7 +351,7 @@ PROTOBUF = "application/vnd.kubernetes.protobuf"
 async def test_namespace_from_protobuf(api: Harness) -> None:
     labels = [(11, message((1, key), (2, value))) for key, value in ((b"a", b"1"), (b"b", b""))]
     metadata = message((1, b"made"), (2, b""), *labels, (8, b"")) + b"\x38\x00"
-    body = enveloped(b"Namespace", message((1, metadata), (2, b""), (3, b"")))
+    body = enveloped(b"Namespace", message((1, metadata), (2, b""), (3, message((1, b"")))))
     code, created = await api.call("POST", "/api/v1/namespaces", body, kind=PROTOBUF)
     assert code == 201, created
     assert created["metadata"]["name"] == "made"
