@@ -10,9 +10,10 @@ A row that can't be read is moved to ``broken`` by the caller, never dropped: st
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +32,14 @@ INSERT INTO counter VALUES (1, 0);
 """
 
 
+REVISIONS_LOST = 1_000_000
+"""Added to the highest revision found in a damaged file, as later ones may have been given and lost."""
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="backslashreplace")
+
+
 class Row(NamedTuple):
     resource: str
     namespace: str
@@ -45,7 +54,7 @@ class Database:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.set_aside: Path | None = None
-        """Where an unreadable file was moved to at opening, if it was one."""
+        """Where a damaged file was moved to, if it was one."""
         try:
             self._connection = self._open()
         except sqlite3.DatabaseError as error:
@@ -58,7 +67,12 @@ class Database:
 
     def _open(self) -> sqlite3.Connection:
         # The daemon is the only writer, on one thread; check_same_thread guards that.
+        with contextlib.suppress(OSError):
+            # Objects may hold what not everyone should read; SQLite gives its other files the mode of this one.
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         connection = sqlite3.connect(self.path, isolation_level=None, timeout=5.0)
+        # Damaged text must not end the reading of all that follows.
+        connection.text_factory = _text
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
@@ -77,10 +91,10 @@ class Database:
         return connection
 
     def _move_away(self) -> Path:
-        target = self.path.with_name(f"{self.path.name}.broken-{int(time.time())}")
-        self.path.rename(target)
-        for suffix in ("-wal", "-shm"):
-            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+        target = self.path.with_name(f"{self.path.name}.broken-{time.time_ns()}")
+        for suffix in ("", "-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(f"{self.path}{suffix}", f"{target}{suffix}")
         return target
 
     def revision(self) -> int:
@@ -90,13 +104,22 @@ class Database:
         ).fetchone()
         return int(highest)
 
-    def rows(self) -> Iterator[Row]:
-        """All rows. A damaged page ends the iteration with UnavailableError."""
+    def load(self) -> list[Row]:
+        """All rows. Of a damaged file what can be read is put into a new one, and the old one moved away."""
+        rows: list[Row] = []
         try:
             for row in self._connection.execute("SELECT resource, namespace, name, revision, data FROM objects"):
-                yield Row(*row)
-        except sqlite3.DatabaseError as error:
-            raise UnavailableError(f"{self.path}: can't read the store: {error}") from error
+                rows.append(Row(*row))
+        except sqlite3.DatabaseError:
+            self._connection.close()
+            self.set_aside = self._move_away()
+            self._connection = self._open()
+            highest = max((row.revision for row in rows), default=0)
+            with self._connection:
+                self._connection.execute("BEGIN IMMEDIATE")
+                self._connection.executemany("INSERT INTO objects VALUES (?, ?, ?, ?, ?)", rows)
+                self._connection.execute("UPDATE counter SET revision = ?", (highest + REVISIONS_LOST,))
+        return rows
 
     def put(self, row: Row) -> None:
         """Insert or replace a row."""

@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar, overload
 
 import msgspec
 
-from podrt.errors import AlreadyExistsError, ConflictError, NotFoundError
+from podrt.errors import AlreadyExistsError, Cause, ConflictError, InvalidError, NotFoundError
 from podrt.model.kinds import RESOURCES, Object, resource_named, resource_of_struct
 from podrt.model.selectors import FieldSelection, LabelSelection
 from podrt.store.database import Database, Row
@@ -65,9 +65,9 @@ class Store:
         self._cache: dict[str, dict[Key, Object]] = {resource.name: {} for resource in RESOURCES}
         self.broken: list[str] = []
         """What was set aside at this start, one line each."""
-        if self._database.set_aside:
-            self._report(f"{path}: not a database or damaged; it was moved to {self._database.set_aside}")
         self._load()
+        if self._database.set_aside:
+            self._report(f"{path}: damaged; it was moved to {self._database.set_aside}, what could be read was kept")
         self._revision = self._database.revision()
         self._hub = Hub(self._revision, window, queue_size)
         self._subscriptions: list[Subscription] = []
@@ -220,7 +220,7 @@ class Store:
         """
         resource = _resource(kind)
         matches = _predicate(resource, label_selector, field_selector)
-        revision = int(since or 0)
+        revision = _revision_of(since)
         changes = self._hub.since(resource, revision) if revision else []
         watcher = self._hub.add(resource, namespace, matches, bookmark_interval)
         if revision:
@@ -264,7 +264,7 @@ class Store:
 
     def _load(self) -> None:
         decoders = {resource.name: msgspec.json.Decoder(resource.struct) for resource in RESOURCES}
-        for row in list_rows(self._database):
+        for row in self._database.load():
             try:
                 obj = decoders[row.resource].decode(row.data)
                 if _key(obj) != (row.namespace, row.name) or obj.metadata.resource_version != str(row.revision):
@@ -280,13 +280,15 @@ class Store:
         logger.error("%s", line)
 
 
-def list_rows(database: Database) -> list[Row]:
-    """All rows at once: rows may be moved while they are gone through."""
-    return [*database.rows()]
-
-
 def _resource(kind: str | type[Any]) -> str:
     return resource_named(kind).name if isinstance(kind, str) else resource_of_struct(kind).name
+
+
+def _revision_of(since: int | str | None) -> int:
+    if isinstance(since, str) and since and not (since.isascii() and since.isdigit() and len(since) < 19):
+        message = f'Invalid value: "{since[:64]}": must be a resourceVersion that this server gave'
+        raise InvalidError(f"resourceVersion: {message}", [Cause("resourceVersion", message)])
+    return int(since or 0)
 
 
 def _key(obj: Object) -> Key:

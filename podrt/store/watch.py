@@ -150,7 +150,9 @@ class Watcher:
             try:
                 await asyncio.wait_for(self._wake.wait(), self._bookmark_interval)
             except TimeoutError:
-                return self._hub.bookmark(self.resource)
+                # An event may have come since the timer went off: a bookmark before it would claim that it was given.
+                if not self._wake.is_set():
+                    return self._hub.bookmark(self.resource)
 
     async def __aiter__(self) -> AsyncIterator[WatchEvent]:
         while (event := await self.get()) is not None:

@@ -212,6 +212,39 @@ def test_a_file_that_is_no_database_is_moved_away(tmp_path: Path) -> None:
     store.close()
 
 
+def test_of_a_damaged_file_what_can_be_read_is_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "store.db"
+    store = Store(path)
+    for number in range(300):
+        store.create(pod(f"p{number:03}", text="x" * 60))
+    store.close()
+    data = bytearray(path.read_bytes())
+    # Somewhere in the middle, so that some leaves before it are whole.
+    middle = len(data) // 8192 * 4096
+    data[middle : middle + 4096] = b"\xff" * 4096
+    path.write_bytes(data)
+    again = Store(path)
+    assert 0 < again.count(Pod) < 300
+    assert again.revision > 300
+    assert "damaged" in again.broken[-1]
+    assert len(list(tmp_path.glob("store.db.broken-*"))) == 1
+    again.create(pod("new"))
+    kept = again.count(Pod)
+    again.close()
+    third = Store(path)
+    assert (third.count(Pod), third.broken) == (kept, [])
+    third.close()
+
+
+def test_only_root_can_read_the_file(store: Store, tmp_path: Path) -> None:
+    store.create(pod("a"))
+    assert {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {
+        "store.db": 0o600,
+        "store.db-wal": 0o600,
+        "store.db-shm": 0o600,
+    }
+
+
 def test_a_directory_that_is_missing_or_a_newer_version(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match=r"store\.db"):
         Store(tmp_path / "nowhere" / "store.db")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 
 import pytest
@@ -103,6 +103,12 @@ def test_too_old_and_future_revisions_are_expired(store: Store) -> None:
     assert store.watchers() == 2
 
 
+@pytest.mark.parametrize("since", ["abc", "1.5", "-1", " 1", "9" * 30])
+def test_revisions_that_are_none(store: Store, since: str) -> None:
+    with pytest.raises(InvalidError, match="resourceVersion"):
+        store.watch("pods", since=since)
+
+
 def test_history_does_not_outlive_the_daemon(store: Store, tmp_path: Path) -> None:
     store.create(pod("a"))
     store.create(pod("b"))
@@ -177,6 +183,20 @@ async def test_bookmarks_when_idle(store: Store) -> None:
         assert event.object == Pod(metadata=ObjectMeta(resource_version="1"))
         store.create(pod("b", a="b"))
         event = await asyncio.wait_for(watcher.get(), 1)
+        assert event is not None and event.type == "ADDED"
+
+
+async def test_no_bookmark_overtakes_an_event(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event that comes after the timer went off, but before the task runs, is given before any bookmark."""
+
+    async def too_late(waiting: Coroutine[object, object, bool], timeout: float | None) -> None:
+        waiting.close()
+        store.create(pod("a"))
+        raise TimeoutError
+
+    with store.watch("pods", since=store.revision, bookmark_interval=1) as watcher:
+        monkeypatch.setattr(asyncio, "wait_for", too_late)
+        event = await watcher.get()
         assert event is not None and event.type == "ADDED"
 
 
