@@ -299,11 +299,11 @@ class Child:
 
 
 def _change_directory(root_fd: int, cwd: str) -> None:
-    """chdir(2) inside the root, making what is missing; proves that the directory lies below the root
+    """Enter a directory inside the root, making what is missing; proves that the directory lies below the root
     (CVE-2024-21626)."""
     try:
-        os.close(inroot.make_directory(root_fd, cwd))
-        os.chdir(cwd)
+        # By descriptor: a name could lead elsewhere by the time it is used.
+        os.fchdir(inroot.make_directory(root_fd, cwd))
     except OSError as error:
         raise StepError(f"cwd: {cwd}: {error.strerror}", error.errno or 0, cwd) from error
     here = libc.getcwd()

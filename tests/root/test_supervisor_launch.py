@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import socket
 import struct
 from collections.abc import AsyncIterator
 
@@ -427,27 +426,3 @@ async def test_orphans_of_the_host_pid_namespace_are_reaped(box: SupervisorBox) 
     await box.launch(spec)
     await box.ended("c")
     await box.eventually(lambda: not box.children(), "no child, zombie or not")
-
-
-async def test_abstract_sockets_of_the_supervisor_do_not_exist(box: SupervisorBox) -> None:
-    """CVE-2020-15257: a container in the host's network namespace must find no socket of the runtime's to talk to."""
-    with open("/proc/net/unix") as file:
-        assert not [line for line in file if "@" in line and "podrt" in line]
-    out = await box.run("c", f"cat /proc/net/unix | grep {box.root.name} || echo none", unshare=("mnt", "pid"))
-    assert "@" not in out
-    mode = box.config.supervisor_socket.stat().st_mode
-    assert mode & 0o777 == 0o600
-    stranger = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    pid = os.fork()
-    if pid == 0:
-        os.setgid(1000)
-        os.setuid(1000)
-        try:
-            stranger.connect(str(box.config.supervisor_socket))
-            os._exit(1)
-        except PermissionError:
-            os._exit(0)
-        finally:
-            os._exit(2)
-    stranger.close()
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

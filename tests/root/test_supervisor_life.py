@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import time
@@ -32,7 +33,7 @@ def expect_lines(box: SupervisorBox, name: str, count: int, repeats: int) -> Non
     """Every line is there, in order; at most ``repeats`` chunks were written twice."""
     seen = [int(text.removeprefix("line-")) for text in box.output(name).splitlines()]
     assert sorted(set(seen)) == list(range(1, count + 1)), f"{name} lost lines"
-    steps_back = sum(1 for before, after in zip(seen, seen[1:], strict=False) if after <= before)
+    steps_back = sum(1 for before, after in itertools.pairwise(seen) if after <= before)
     assert steps_back <= repeats, f"{name}: {steps_back} chunks were written twice"
 
 
