@@ -219,7 +219,9 @@ async def test_users_and_groups(lab: Lab) -> None:
 
 async def test_capabilities_seccomp_and_no_new_privs(lab: Lab) -> None:
     sandbox = await lab.sandbox()
-    plain = await lab.sh(await lab.run(sandbox, "plain"), "grep -E 'CapEff|CapBnd|Seccomp:|NoNewPrivs' /proc/self/status")
+    plain = await lab.sh(
+        await lab.run(sandbox, "plain"), "grep -E 'CapEff|CapBnd|Seccomp:|NoNewPrivs' /proc/self/status"
+    )
     fields = dict(line.split(":\t") for line in plain.splitlines())
     default = int(fields["CapEff"], 16)
     assert fields["Seccomp"] == "2"
