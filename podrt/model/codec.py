@@ -15,13 +15,14 @@ import msgspec
 import yaml
 
 from podrt.errors import Cause, MalformedError
-from podrt.model.decode import ABSENT, Fields, Findings, TooLargeError, struct_checker
+from podrt.model.decode import ABSENT, Fields, Findings, TooLargeError, plain, struct_checker
 from podrt.model.kinds import BY_KIND, Object, Resource
 
 S = TypeVar("S", bound=msgspec.Struct)
 
 MAX_BYTES = 3 * 1024 * 1024
 """The most that Kubernetes takes as one request, too."""
+MAX_WARNINGS = 50
 
 
 class FieldValidation(enum.Enum):
@@ -41,7 +42,8 @@ class FieldValidation(enum.Enum):
             return cls(text or "Warn")
         except ValueError:
             raise MalformedError(
-                f'fieldValidation: Unsupported value: "{text}": supported values: "Ignore", "Strict", "Warn"'
+                f'fieldValidation: Unsupported value: "{plain(text or "")}": '
+                'supported values: "Ignore", "Strict", "Warn"'
             ) from None
 
 
@@ -142,8 +144,15 @@ def convert(
     except msgspec.ValidationError as error:
         # The checkers know every rule of the structs, so this is a rule they missed; its message has the path.
         raise MalformedError(f"{what} cannot be read: {error}") from error
-    warnings = [cause.message for cause in forgivable] if validation is FieldValidation.WARN else []
-    return obj, tuple(warnings)
+    return obj, _warnings(forgivable) if validation is FieldValidation.WARN else ()
+
+
+def _warnings(causes: list[Cause]) -> tuple[str, ...]:
+    """Each becomes a header of the answer, so there is a bound to them."""
+    warnings = [cause.message for cause in causes[:MAX_WARNINGS]]
+    if len(causes) > MAX_WARNINGS:
+        warnings.append(f"and {len(causes) - MAX_WARNINGS} more unknown or duplicate fields")
+    return tuple(warnings)
 
 
 def _failure(what: str, causes: list[Cause], prefix: str) -> MalformedError:
@@ -164,9 +173,9 @@ def kind_of(document: Any) -> Resource:
     resource = BY_KIND.get((version, kind))  # type: ignore[arg-type]
     if resource is None:
         raise MalformedError(
-            f'no kind "{kind}" is registered for version "{version}"; this server has '
+            f'no kind "{plain(str(kind))}" is registered for version "{plain(str(version))}"; this server has '
             + ", ".join(f"{entry.api_version} {entry.kind}" for entry in BY_KIND.values()),
-            [Cause("kind", f'no kind "{kind}" in "{version}"')],
+            [Cause("kind", f'no kind "{plain(str(kind))}" in "{plain(str(version))}"')],
         )
     return resource
 
@@ -192,7 +201,7 @@ def _with_kind(document: dict[str, Any], expected: Resource) -> dict[str, Any]:
             document[key] = value
         elif given != value:
             raise MalformedError(
-                f"{key} in the body ({given}) does not match the {key} of the request ({value})",
+                f"{key} in the body ({plain(str(given))}) does not match the {key} of the request ({value})",
                 [Cause(key, f"must be {value}")],
             )
     return document

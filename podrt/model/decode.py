@@ -10,6 +10,7 @@ What passes converts without error.
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -24,6 +25,9 @@ from podrt.model.base import format_micro_time, format_time, parse_time
 
 MAX_NODES = 200_000
 """Values in one document: a YAML file of aliases can name far more than it has bytes."""
+
+MAX_HINTS = 20
+"""Unknown fields of one document that are compared with known names; the rest are named without a hint."""
 
 ABSENT: Any = object()
 
@@ -74,6 +78,14 @@ _JSON_NAMES = {
     Fields: "object",
     type(None): "null",
 }
+
+
+def plain(text: str) -> str:
+    """Text from outside as it may stand in a message, a path or a header: short and printable."""
+    if text.isprintable() and len(text) <= 128:
+        return text
+    escaped = json.dumps(text)[1:-1]
+    return escaped if len(escaped) <= 128 else f"{escaped[:128]}..."
 
 
 def _wrong(findings: Findings, path: str, value: Any, wanted: str) -> Any:
@@ -155,7 +167,9 @@ def _anything(value: Any, path: str, findings: Findings) -> Any:
     """Content that is kept as sent: checked for size and for keys and text that can be stored."""
     if isinstance(value, dict):
         findings.count()
-        return {str(key): _anything(item, f"{path}.{key}", findings) for key, item in value.items()}
+        for key in value:
+            _string(key, _key_path(path, str(key)), findings)
+        return {key: _anything(item, _key_path(path, str(key)), findings) for key, item in value.items()}
     if isinstance(value, list):
         findings.count()
         return [_anything(item, f"{path}[{index}]", findings) for index, item in enumerate(value)]
@@ -173,7 +187,7 @@ def _mapping(item: Checker) -> Checker:
         _note_duplicates(value, path, findings)
         checked: dict[str, Any] = {}
         for key, entry in value.items():
-            _string(key, f"{path}.{key}", findings)
+            _string(key, _key_path(path, key), findings)
             # A null value of a map is its zero value, unlike a null field.
             result = "" if entry is None and item is _string else item(entry, _key_path(path, key), findings)
             if result is not ABSENT:
@@ -211,9 +225,10 @@ def _struct(struct: type[msgspec.Struct]) -> Checker:
         checked: dict[str, Any] = {}
         for key, entry in value.items():
             known = fields.get(key)
-            where = f"{path}.{key}" if path else key
+            where = f"{path}.{plain(key)}" if path else plain(key)
             if known is None:
-                findings.unknown.append(Cause(where, f'unknown field "{where}"{_hint(struct, key, path)}'))
+                hint = _hint(struct, key, path) if len(findings.unknown) < MAX_HINTS and len(key) <= 64 else ""
+                findings.unknown.append(Cause(where, f'unknown field "{where}"{hint}'))
             elif entry is not None:
                 result = known(entry, where, findings)
                 if result is not ABSENT:
@@ -225,12 +240,12 @@ def _struct(struct: type[msgspec.Struct]) -> Checker:
 
 def _note_duplicates(value: dict[str, Any], path: str, findings: Findings) -> None:
     for key in getattr(value, "duplicates", ()):
-        where = f"{path}.{key}" if path else key
+        where = f"{path}.{plain(key)}" if path else plain(key)
         findings.duplicate.append(Cause(where, f'duplicate field "{where}"', "FieldValueDuplicate"))
 
 
 def _key_path(path: str, key: str) -> str:
-    return f"{path}.{key}" if key.isidentifier() else f"{path}[{key}]"
+    return f"{path}.{plain(key)}" if key.isidentifier() else f"{path}[{plain(key)}]"
 
 
 def _checker(info: inspect.Type) -> Checker:

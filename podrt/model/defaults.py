@@ -38,8 +38,11 @@ GENERATE_NAME_LENGTH = 63 - SUFFIX_LENGTH
 FILE_MODE = 0o644
 
 
-def new_metadata(metadata: ObjectMeta) -> ObjectMeta:
-    """The metadata of an object at its creation: name from generateName, uid, creationTimestamp, generation 1."""
+def new_metadata(metadata: ObjectMeta, generation: int = 1) -> ObjectMeta:
+    """The metadata of an object at its creation: name from generateName, uid, creationTimestamp, generation.
+
+    Kinds whose spec nobody acts on have no generation (0).
+    """
     name = metadata.name
     if not name and metadata.generate_name:
         suffix = "".join(random.choices(NAME_ALPHABET, k=SUFFIX_LENGTH))
@@ -49,7 +52,7 @@ def new_metadata(metadata: ObjectMeta) -> ObjectMeta:
         name=name,
         uid=str(uuid.uuid4()),
         creation_timestamp=format_time(now()),
-        generation=1,
+        generation=generation,
         deletion_timestamp=None,
         deletion_grace_period_seconds=None,
         self_link="",

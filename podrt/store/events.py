@@ -108,7 +108,7 @@ class EventRecorder:
                 lambda old: msgspec.structs.replace(old, count=max(old.count, 1) + 1, last_timestamp=stamp),
             )
             return
-        created = self._store.create(msgspec.structs.replace(new, metadata=new_metadata(new.metadata)))
+        created = self._store.create(msgspec.structs.replace(new, metadata=new_metadata(new.metadata, 0)))
         self._known[key] = (namespace, created.metadata.name)
 
     def prune(self, moment: float | None = None) -> int:

@@ -100,7 +100,7 @@ class Registry:
         return obj
 
     def _prepared(self, resource: Resource, obj: T) -> T:
-        new: Any = replace(obj, metadata=defaults.new_metadata(obj.metadata))
+        new: Any = replace(obj, metadata=defaults.new_metadata(obj.metadata, 1 if isinstance(obj, Pod) else 0))
         if isinstance(new, Pod):
             new = defaults.new_pod_status(defaults.pod(new))
         elif isinstance(new, Namespace):
@@ -161,7 +161,11 @@ class Registry:
         elif isinstance(new, Namespace):
             new = defaults.namespace(replace(new, status=old.status))  # type: ignore[union-attr]
         spec = getattr(new, "spec", None)
-        if spec is not None and msgspec.json.encode(spec) != msgspec.json.encode(getattr(old, "spec", None)):
+        if (
+            spec is not None
+            and kept.generation
+            and msgspec.json.encode(spec) != msgspec.json.encode(getattr(old, "spec", None))
+        ):
             new = replace(new, metadata=replace(metadata, generation=kept.generation + 1))
         merged: T = new
         return merged

@@ -206,6 +206,15 @@ def test_the_kind_of_the_request_fills_in_and_is_checked() -> None:
         codec.decode_document({**document, "kind": "Node"}, expected=BY_NAME["pods"])
 
 
+def test_names_from_outside_can_not_break_a_header_or_flood_it() -> None:
+    document = pod(**{"a\r\nSet-Cookie: x": 1, "\ud800": 2, **{f"x{number}": 1 for number in range(5000)}})
+    warnings = codec.decode(json.dumps(document), FieldValidation.WARN).warnings
+    assert warnings[0] == 'unknown field "spec.a\\r\\nSet-Cookie: x"'
+    assert len(warnings) == 51
+    assert warnings[-1] == "and 4952 more unknown or duplicate fields"
+    assert all(text.isprintable() for text in warnings)
+
+
 def test_options_and_other_structs_decode_the_same_way() -> None:
     options, _ = codec.convert(DeleteOptions, {"kind": "DeleteOptions", "gracePeriodSeconds": 5})
     assert options.grace_period_seconds == 5
@@ -274,14 +283,14 @@ def test_what_is_decoded_encodes_to_the_same(containers: list[dict[str, Any]], l
     assert decode(codec.to_document(obj)) == obj
 
 
+ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=8)
+PLACES = ["metadata", "spec", "containers", "name", "env", "ports", "volumes", "labels", "status", "kind"]
 JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | ANY_TEXT,
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(
-                ["metadata", "spec", "containers", "name", "env", "ports", "volumes", "labels", "status", "x"]
-            ),
+            st.sampled_from(PLACES) | ANY_TEXT,
             inner,
             max_size=4,
         )
@@ -295,7 +304,9 @@ def test_any_document_is_an_object_or_malformed(value: Any, validation: FieldVal
     """Nothing from outside raises anything else, whatever it is."""
     try:
         obj = codec.decode_document(value, validation, BY_NAME["pods"]).object
-    except MalformedError:
+    except MalformedError as error:
+        # What can't be encoded couldn't be answered either.
+        json.dumps([str(error), error.causes], ensure_ascii=False).encode()
         return
     assert isinstance(obj, Pod)
     codec.encode(obj)
