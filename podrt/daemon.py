@@ -170,6 +170,7 @@ class _Daemon:
         supervisor = SupervisorClient(config)
         network = BridgeNetwork(config)
         engine = Engine(config, images, network, cgroups, supervisor)
+        await asyncio.to_thread(network.setup)
         await engine.start()
         stack.push_async_callback(engine.close)
 
