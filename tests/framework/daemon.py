@@ -286,7 +286,7 @@ class Daemon:
         cgroups, directories). Returns what should not have been there."""
         problems: list[str] = []
         try:
-            if self.process is not None:
+            if self.base is not None:  # else it never came to serve
                 problems = self._wind_down()
         finally:
             self._purge()
