@@ -5,8 +5,9 @@
 and renamed into place: it is whole or absent, and a name that is there is never written again. The chain id of a
 layer covers all layers below it (OCI image-spec, config.md, "Layer ChainID"), so equal ids mean equal stacks.
 
-Directories of layers are 0755, so that the root user of a user namespace can go through them. They hold the setuid
-files of images: whoever creates the directories above decides that other users of the host can't reach them.
+The tree of a layer can be gone through by anyone (0755), as in the container; the directories above it are for root
+alone, since a layer holds setuid files and what else an image's author chose. Containers with a user namespace don't
+mind: root mounts the layers, idmapped, and overlayfs looks below its mount point with the rights of who mounted it.
 """
 
 from __future__ import annotations

@@ -72,7 +72,10 @@ class ImageStore:
 
     def __init__(self, root: Path, limits: Limits | None = None) -> None:
         self.root = root
-        root.mkdir(mode=0o755, parents=True, exist_ok=True)
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        root.chmod(
+            0o700
+        )  # no user of the host gets at the setuid files of images; root mounts, so nobody else need pass
         self._staging = Staging(root / "staging")
         self.blobs = BlobStore(root / "blobs", self._staging.path)
         self._layers = LayerStore(root / "layers", self._staging.path, limits)

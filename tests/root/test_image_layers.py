@@ -141,11 +141,15 @@ def test_owners_setuid_and_file_capabilities_are_kept(store: ImageStore, tmp_pat
     assert os.lstat(copy / "ping").st_mode == found.st_mode
 
 
-def test_layers_can_be_reached_by_a_user_namespace_s_root(store: ImageStore) -> None:
-    [layer] = store.layers(load(store, [directory("./", mode=0o700), entry("f", b"1")]))
-    for path in (layer, layer.parent):
-        assert stat.S_IMODE(path.stat().st_mode) & 0o555 == 0o555
-    assert stat.S_IMODE(os.stat(store.root / "staging").st_mode) == 0o700
+@overlay
+def test_other_users_reach_a_layer_through_a_mount_only(store: ImageStore) -> None:
+    image = load(store, [directory("./", mode=0o700), entry("su", b"1", mode=0o4755)])
+    [layer] = store.layers(image)
+    as_nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "cat")
+    assert in_overlay(store, image, shlex.join((*as_nobody, "/mnt/su"))) == "1"
+    store.root.parent.chmod(0o755)
+    denied = subprocess.run((*as_nobody, layer / "su"), capture_output=True, text=True)
+    assert denied.returncode == 1 and "Permission denied" in denied.stderr
 
 
 @needs(can_bind_mount(), "mounts")
