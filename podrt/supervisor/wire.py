@@ -146,9 +146,12 @@ def spec_from_wire(value: Any) -> LaunchSpec:
 def record_from_wire(value: Any) -> ProcessRecord:
     """A ProcessRecord from its JSON list. Raises WireError."""
     try:
-        return ProcessRecord(*value)
+        record = ProcessRecord(*value)
     except TypeError as error:
         raise WireError(f"not a process record of this version: {error}") from error
+    if not (isinstance(record.id, str) and isinstance(record.pid, int) and isinstance(record.start_time, int)):
+        raise WireError(f"not a process record: {value!r}")
+    return record
 
 
 def _credentials(value: Any) -> Credentials:
