@@ -130,7 +130,10 @@ class RestHandlers:
             raise UnsupportedMediaTypeError(_refusal(kind))
         change = codec.parse(await request.read(), "application/json")
         old = self._store.get(resource.struct, namespace, name)
-        document = _PATCHES[kind](codec.to_document(old), change, resource)
+        try:
+            document = _PATCHES[kind](codec.to_document(old), change, resource)
+        except RecursionError:
+            raise MalformedError("the patch is nested too deeply") from None
         _check_unmoved(document, old)
         decoded = codec.decode_document(document, body.field_validation(request), resource)
         updated = self._store_update(request, decoded.object)

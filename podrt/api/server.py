@@ -152,7 +152,7 @@ class ApiServer:
         """The Status of an error; where the answer has begun already, the connection is cut instead."""
         begun = request.writer.output_size > 0
         if isinstance(error, ConnectionError) and (begun or request.transport is None):
-            raise error
+            return _gone()
         mapped = status.status_of(error, subject_of(request, invalid=isinstance(error, InvalidError)))
         if mapped.code == 500:
             logger.error("%s %s failed", request.method, request.path_qs, exc_info=error)
@@ -160,7 +160,7 @@ class ApiServer:
             logger.warning("%s %s: cut off: %s", request.method, request.path, error)
             if request.transport is not None:
                 request.transport.abort()
-            raise ConnectionResetError("the answer had begun when it failed") from error
+            return _gone()
         allow = {"Allow": error.headers["Allow"]} if isinstance(error, web.HTTPMethodNotAllowed) else None
         return status.response(mapped, allow)
 
@@ -288,6 +288,11 @@ class ApiServer:
         if path not in versions:
             raise web.HTTPNotFound
         return web.Response(body=openapi.document(versions[path]), content_type="application/json")
+
+
+def _gone() -> web.Response:
+    """For a client that can't be answered any more: aiohttp drops it without a line in the log."""
+    return web.Response(status=499, reason="Client Closed Request")
 
 
 def _discovery(request: web.Request, *, core: bool) -> web.Response:

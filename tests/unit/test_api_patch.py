@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from podrt.api.patch import json_patch, merge_patch
 from podrt.api.strategic import strategic_merge
@@ -235,3 +238,39 @@ def test_strategic_merge_errors(patch: Json, words: str) -> None:
     target = containers(A) | {"metadata": {"finalizers": ["a"]}}
     with pytest.raises(MalformedError, match=words):
         strategic_merge(target, patch, Pod)
+
+
+scalars = st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from(["a", "b", "name", "delete", "replace"])
+FIELDS = ("metadata", "spec", "containers", "name", "env", "ports", "containerPort", "finalizers", "labels", "volumes")
+DIRECTIVES = ("$patch", "$retainKeys", "$setElementOrder/containers", "$deleteFromPrimitiveList/finalizers")
+keys = st.sampled_from((*FIELDS, *DIRECTIVES))
+documents = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4))
+
+
+@given(st.dictionaries(keys, documents, max_size=4), documents)
+def test_strategic_merge_of_anything_ends_in_a_document_or_a_refusal(target: Json, patch: Json) -> None:
+    before = copy.deepcopy((target, patch))
+    with contextlib.suppress(MalformedError):
+        assert isinstance(strategic_merge(target, patch, Pod), dict)
+    assert (target, patch) == before
+
+
+pointers = st.lists(st.sampled_from(["a", "b", "0", "1", "-", "", "~01"]), max_size=3).map(lambda p: "/".join(["", *p]))
+operations = st.fixed_dictionaries(
+    {"op": st.sampled_from(["add", "remove", "replace", "move", "copy", "test"]), "path": pointers},
+    optional={"from": pointers, "value": documents},
+)
+
+
+@given(documents, st.lists(operations, max_size=4))
+def test_json_patch_of_anything_ends_in_a_document_or_a_refusal(target: Json, patch: Json) -> None:
+    before = copy.deepcopy((target, patch))
+    with contextlib.suppress(MalformedError, InvalidError):
+        json_patch(target, patch)
+    assert (target, patch) == before
+
+
+@given(documents, documents)
+def test_merge_patch_is_idempotent(target: Json, patch: Json) -> None:
+    once = merge_patch(target, patch)
+    assert merge_patch(once, patch) == once

@@ -238,6 +238,7 @@ async def test_strategic_patch_of_an_image_keeps_the_last_applied_annotation(api
         (MERGE, {"kind": "Node"}, 400, "kind"),
         (MERGE, [], 400, "metadata"),
         (MERGE, b"{", 400, "JSON"),
+        (STRATEGIC, b'{"spec":' * 900 + b"1" + b"}" * 900, 400, "nested too deeply"),
         (JSON, {}, 400, "list"),
         (JSON, [{"op": "test", "path": "/metadata/name", "value": "x"}], 422, "test failed"),
         (STRATEGIC, {"spec": {"$patch": "x"}}, 400, "$patch"),

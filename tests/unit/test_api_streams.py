@@ -45,7 +45,7 @@ async def test_logs(api: Harness) -> None:
     assert api.agent.asked[-1][1].since_time == 1769860800.0
 
 
-async def test_follow_streams_and_ends_with_the_client(api: Harness) -> None:
+async def test_follow_streams_and_ends_with_the_client(api: Harness, caplog: pytest.LogCaptureFixture) -> None:
     await api.pod()
     api.agent.lines = [b"one\n"]
     async with api.http.get(f"http://podrt{PODS}/p/log?follow=true") as response:
@@ -54,6 +54,7 @@ async def test_follow_streams_and_ends_with_the_client(api: Harness) -> None:
         assert await response.content.readline() == b"two\n"
         assert not api.agent.log_closed.is_set()
     await asyncio.wait_for(api.agent.log_closed.wait(), 5)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 async def test_follow_of_a_silent_container_answers_at_once(api: Harness) -> None:
@@ -62,6 +63,24 @@ async def test_follow_of_a_silent_container_answers_at_once(api: Harness) -> Non
         assert response.status == 200
         api.agent.follow.put_nowait(None)
         assert await response.read() == b""
+
+
+async def test_log_that_fails_midway_is_cut_off(api: Harness, caplog: pytest.LogCaptureFixture) -> None:
+    await api.pod()
+
+    async def breaking(*_: object) -> AsyncIterator[bytes]:
+        yield b"one\n"
+        await asyncio.sleep(0.2)
+        raise RuntimeError("secret")
+
+    api.agent.logs = breaking  # type: ignore[method-assign,assignment]
+    async with api.http.get(f"http://podrt{PODS}/p/log") as response:
+        assert await response.content.readline() == b"one\n"
+        with pytest.raises(aiohttp.ClientError):
+            await response.read()
+    assert "secret" in caplog.text
+    assert not [record for record in caplog.records if record.name == "aiohttp.server"]
+    assert (await api.raw("GET", "/healthz"))[0] == 200
 
 
 @pytest.mark.parametrize(
