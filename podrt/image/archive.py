@@ -29,6 +29,7 @@ from podrt.image.reference import Reference, parse
 _LOG = logging.getLogger(__name__)
 _MAX_FILES = 100_000
 _MAX_NESTING = 3
+_MAX_READ = 8 << 20
 _NAME_ANNOTATIONS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 _LEGACY_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 
@@ -109,6 +110,20 @@ class DirectoryFiles(Files):
             raise ImageError(f"{name}: can't be read from {self._root}: {error.strerror}") from error
 
 
+class _Bounded:
+    """A file of which nobody reads much at once: tarfile would take the word of a header for how long it is."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek = file.seek
+        self.tell = file.tell
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= _MAX_READ:
+            raise ImageError(f"a header in the archive says it has {size} bytes; at most {_MAX_READ} are believed")
+        return self._file.read(size)
+
+
 class TarFiles(Files):
     """Files of an uncompressed tar archive that can be read at random.
 
@@ -119,9 +134,15 @@ class TarFiles(Files):
         self._file = file
         self._members: dict[str, tarfile.TarInfo] = {}
         try:
-            self._tar = tarfile.TarFile(fileobj=file, mode="r", encoding="utf-8", errors="surrogateescape")
+            bounded = cast(BinaryIO, _Bounded(file))
+            self._tar = tarfile.TarFile(fileobj=bounded, mode="r", encoding="utf-8", errors="surrogateescape")
+            end = -1
             while (member := self._tar.next()) is not None:
                 cast(Any, self._tar).members.clear()
+                # A size below zero leads back to headers that were read already, for ever.
+                if member.size < 0 or member.offset <= end:
+                    raise ImageError(f"entry {member.name!r} says it has {member.size} bytes; the archive is corrupt")
+                end = member.offset
                 self._members[posixpath.normpath(member.name).lstrip("/")] = member
                 if len(self._members) > _MAX_FILES:
                     raise ImageError(f"archive has more than {_MAX_FILES} files; it is no image archive")

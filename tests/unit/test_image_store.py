@@ -11,6 +11,7 @@ import logging
 import os
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -331,6 +332,21 @@ def test_bad_archives_are_refused_and_leave_nothing(store: ImageStore, archive: 
     assert store.list() == []
     store.prune()
     assert files_below(store) == []
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, b"7"])
+@pytest.mark.parametrize("size", [-512, -1024, -1536, -(1 << 40), 1 << 40])
+def test_an_archive_whose_headers_lie_about_their_size(store: ImageStore, kind: bytes, size: int) -> None:
+    header = tarfile.TarInfo("index.json")
+    header.type = kind
+    block = bytearray(header.tobuf(tarfile.GNU_FORMAT))
+    block[124:136] = (0x80 << 88 | size if size > 0 else size % (1 << 96)).to_bytes(12, "big")
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block[:512])
+    started = time.monotonic()
+    with pytest.raises(ImageError):
+        store.load(io.BytesIO(make_tar(entry("a", b"1"))[:1024] + bytes(block) + bytes(4096)))
+    assert time.monotonic() - started < 5
 
 
 def test_names_of_an_oci_directory_do_not_leave_it(store: ImageStore, tmp_path: Path) -> None:
