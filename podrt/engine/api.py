@@ -45,9 +45,14 @@ class Session(Protocol):
 
 
 class ExecResult(Protocol):
-    stdout: bytes
-    stderr: bytes
-    code: int
+    """What a finished command wrote, and its exit code."""
+
+    @property
+    def stdout(self) -> bytes: ...
+    @property
+    def stderr(self) -> bytes: ...
+    @property
+    def code(self) -> int: ...
 
 
 class EngineApi(Protocol):

@@ -261,6 +261,28 @@ class Daemon:
         interactive = ("-i",) if input else ()
         return self.cli("exec", *interactive, pod, *where, "--", *command, check=check, input=input).stdout
 
+    # ---- the machine
+
+    def cgroups(self, controller: str = "") -> list[str]:
+        """Directories of this daemon's cgroups, in every hierarchy or in that of one controller (v2: the only one)."""
+        mounts = probes.cgroup_mounts()
+        chosen = [mounts[controller]] if controller in mounts else mounts.values()
+        found = []
+        for mount in chosen:
+            top = mount / self.config.cgroup_root.lstrip("/")
+            found += [str(path) for path, _, _ in os.walk(top)]
+        return found
+
+    def reboot(self) -> None:
+        """What a reboot does: every process ends, nothing is mounted, /run is empty, links and cgroups are gone."""
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            self.kill_supervisor()
+        self.kill()
+        self._sweep()
+        for path in (self.config.run_dir, self.config.netns_dir):
+            shutil.rmtree(path, ignore_errors=True)
+        self.start()
+
     # ---- the end
 
     def delete_everything(self, timeout: float = 60.0) -> None:
@@ -322,6 +344,11 @@ class Daemon:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+        self._sweep()
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """End its processes; remove its mounts, links, nft table and cgroups."""
         for _ in range(50):
             left = list(self._own_processes())
             for process in left:
@@ -340,7 +367,6 @@ class Daemon:
             if table.split()[1] == self.config.nft_table:
                 _quietly("nft", "delete", "table", *table.split())
         remove_cgroups(self.config.cgroup_root)
-        shutil.rmtree(self.root, ignore_errors=True)
 
     def log_tail(self, lines: int = 60) -> str:
         """The end of the daemon's (and supervisor's) output."""
