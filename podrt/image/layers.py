@@ -91,7 +91,7 @@ class LayerStore:
     def add(self, source: Readable, diff_id: str, chain_id: str) -> LayerInfo:
         """Unpack the layer archive ``source`` unless its chain is there already, and verify its diff id.
 
-        Raises ImageError if the content is another than ``diff_id`` says or is unsafe, ExhaustedError for a full disk.
+        Raises ImageError if the content is another than ``diff_id`` says or is unsafe, OSError (ENOSPC).
         """
         with self._unpacking:  # one at a time: two would only compete for the disk, and might unpack the same layer
             return self._infos.get(chain_id) or self._add(source, diff_id, chain_id)

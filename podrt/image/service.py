@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import errno
 import io
 import time
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from podrt.errors import ConflictError, ImageError, InvalidError
+from podrt.errors import ConflictError, ExhaustedError, ImageError, InvalidError
 from podrt.image import archive, imports, inspecting, saving
 from podrt.image import manifest as manifests
 from podrt.image.archive import Candidate, LayerSource
@@ -65,6 +66,16 @@ class Usage(NamedTuple):
     blob_bytes: int
     layer_bytes: int
     inodes: int
+
+
+@contextlib.contextmanager
+def _full_disk_is_told(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ExhaustedError(f"no space left for images in {root}; free some, for example with image prune") from error
 
 
 class ImageStore:
@@ -135,7 +146,7 @@ class ImageStore:
         ``source`` may be a pipe, and compressed. Raises ImageError (corrupt, unsafe, not an image archive),
         NotFoundError, ExhaustedError.
         """
-        with archive.open_files(source, self._staging.path) as files:
+        with _full_disk_is_told(self.root), archive.open_files(source, self._staging.path) as files:
             return [self.install(candidate, progress) for candidate in archive.candidates(files)]
 
     def install(self, candidate: Candidate, progress: Progress | None = None) -> Image:
@@ -151,7 +162,7 @@ class ImageStore:
             raise ImageError(f"{what}: has {len(candidate.layers)} layers but rootfs.diff_ids lists {len(diff_ids)}")
         if not diff_ids:
             raise ImageError(f"{what}: has no layers")
-        with self._catalog.pins() as pins:
+        with _full_disk_is_told(self.root), self._catalog.pins() as pins:
             descriptors = [
                 self._install_layer(source, diff_id, chain_id, pins, progress)
                 for source, diff_id, chain_id in zip(candidate.layers, diff_ids, chain_ids(diff_ids), strict=True)
@@ -185,7 +196,10 @@ class ImageStore:
         NotFoundError, InvalidError.
         """
         names = (_taggable(reference),) if reference else ()
-        with imports.layer_of(source, self._staging.path, progress) as layer:
+        with (
+            _full_disk_is_told(self.root),
+            imports.layer_of(source, self._staging.path, progress) as layer,
+        ):
             document = imports.config_document(
                 layer.diff_id, config or ImageConfig(), architecture, created, author, comment
             )

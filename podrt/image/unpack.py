@@ -27,7 +27,7 @@ import tarfile
 from pathlib import Path
 from typing import NamedTuple, cast
 
-from podrt.errors import ExhaustedError, ImageError
+from podrt.errors import ImageError
 from podrt.image.compression import Readable, decompress
 from podrt.image.entry import mtime, set_xattrs, split_name
 from podrt.image.tarstream import TarEntries, TarStream
@@ -81,8 +81,8 @@ def unpack(source: Readable, target: Path, *, base: bool, limits: Limits | None 
     """Unpack the (compressed or plain) layer archive ``source`` into the empty directory ``target``.
 
     ``base`` says that no layer lies below: whiteouts then mean nothing and leave nothing. Raises ImageError for
-    anything wrong with the archive, ExhaustedError for a full disk. On an error ``target`` is left half filled for
-    the caller to remove.
+    anything wrong with the archive, OSError for what is not its fault (ENOSPC). On an error ``target`` is left half
+    filled for the caller to remove.
     """
     bounds = limits or Limits()
     _, plain = decompress(source)
@@ -112,14 +112,10 @@ class _Extractor(contextlib.AbstractContextManager["_Extractor"]):
         os.close(self._root)
 
     def extract(self, member: tarfile.TarInfo) -> None:
-        """Create one entry. Raises ImageError naming it, ExhaustedError."""
+        """Create one entry. Raises ImageError naming it, and OSError for what is not the archive's fault (ENOSPC)."""
         try:
             self._extract(member)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise ExhaustedError(
-                    f"no space left while unpacking {member.name!r}; free some, for example with image prune"
-                ) from error
             if error.errno in _ARCHIVE_FAULTS:
                 raise ImageError(f"entry {member.name!r} can't be unpacked: {error.strerror}") from error
             raise

@@ -153,7 +153,8 @@ def test_other_users_reach_a_layer_through_a_mount_only(store: ImageStore) -> No
 
 
 @needs(can_bind_mount(), "mounts")
-def test_a_full_disk_is_told_and_leaves_nothing() -> None:
+@pytest.mark.parametrize("mebibytes", [5, 20], ids=["in-the-layer", "in-the-blob"])
+def test_a_full_disk_is_told_and_leaves_nothing(mebibytes: int) -> None:
     script = """
         import io, os, sys
         from pathlib import Path
@@ -164,7 +165,7 @@ def test_a_full_disk_is_told_and_leaves_nothing() -> None:
         small = store.import_rootfs(io.BytesIO(make_tar(entry("a", b"1"))), "localhost/small")
         before = os.statvfs("/mnt").f_bfree
         try:
-            store.import_rootfs(io.BytesIO(make_tar(entry("big", bytes(5 << 20)))), "localhost/big")
+            store.import_rootfs(io.BytesIO(make_tar(entry("big", bytes(int(sys.argv[1]) << 20)))), "localhost/big")
         except ExhaustedError as error:
             print(error)
         except OSError as error:
@@ -173,7 +174,7 @@ def test_a_full_disk_is_told_and_leaves_nothing() -> None:
         assert store.list() == [small]
         assert os.statvfs("/mnt").f_bfree == before, (os.statvfs("/mnt").f_bfree, before)
     """
-    program = shlex.join([sys.executable, "-c", textwrap.dedent(script)])
+    program = shlex.join([sys.executable, "-c", textwrap.dedent(script), str(mebibytes)])
     command = f"mount -t tmpfs -o size=8m tmpfs /mnt && {program}"
     result = subprocess.run(("unshare", "-m", "sh", "-ec", command), capture_output=True, text=True, cwd=REPOSITORY)
     assert result.returncode == 0, result.stderr
