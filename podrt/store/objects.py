@@ -23,6 +23,7 @@ from podrt.model.base import format_time, now, parse_time
 from podrt.model.kinds import BY_NAME, Object, Resource, resource_of
 from podrt.model.meta import DeleteOptions, ObjectMeta
 from podrt.model.namespace import Namespace
+from podrt.model.node import Node
 from podrt.model.pod import Pod
 from podrt.store.namespaces import PROTECTED, NamespaceReaper, first_namespaces
 from podrt.store.store import Store
@@ -174,7 +175,15 @@ class Registry:
         """Whether nothing keeps an object that is being deleted. Pods on a node and namespaces are ended elsewhere."""
         if obj.metadata.deletion_timestamp is None or obj.metadata.finalizers or isinstance(obj, Namespace):
             return False
-        return not (isinstance(obj, Pod) and obj.spec.node_name)
+        return not (isinstance(obj, Pod) and self._on_a_node(obj))
+
+    def _on_a_node(self, pod: Pod) -> bool:
+        """Whether some agent has the last word on a Pod. None has if its node does not exist, but others do.
+
+        Before any node is registered nothing is known, and the Pod waits for its agent.
+        """
+        name = pod.spec.node_name
+        return bool(name) and (self.store.find(Node, "", name) is not None or not self.store.count(Node))
 
     def update_status(self, obj: T, *, dry_run: bool = False) -> T:
         """Replace an object's status and nothing else. Raises NotFoundError, ConflictError, InvalidError."""
@@ -236,9 +245,10 @@ class Registry:
             grace = 30
         if grace < 0:
             grace = 1
-        if not pod.spec.node_name or pod.status.phase in ("Succeeded", "Failed"):
+        waits = self._on_a_node(pod)
+        if not waits or pod.status.phase in ("Succeeded", "Failed"):
             grace = 0
-        if not pod.spec.node_name and not pod.metadata.finalizers:
+        if not waits and not pod.metadata.finalizers:
             gone = self.store.delete(Pod, pod.metadata.namespace, pod.metadata.name)
             return Deletion(gone, gone=True)
         return Deletion(self._mark(pod, grace), gone=False)

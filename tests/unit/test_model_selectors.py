@@ -7,6 +7,7 @@ import pytest
 from podrt.errors import InvalidError
 from podrt.model.container import Container
 from podrt.model.event import Event, ObjectReference
+from podrt.model.kinds import RESOURCES
 from podrt.model.meta import LabelSelector, LabelSelectorRequirement, ObjectMeta
 from podrt.model.pod import Pod, PodSpec
 from podrt.model.selectors import FieldSelection, LabelSelection
@@ -108,6 +109,13 @@ def test_field_selectors_of_events() -> None:
     text = "involvedObject.kind=Pod,involvedObject.name=a,involvedObject.uid=1,reason=Pulled,type=Normal"
     assert FieldSelection.parse("events", text).matches(event)
     assert not FieldSelection.parse("events", "type!=Normal").matches(event)
+
+
+def test_every_resource_can_be_selected_by_name() -> None:
+    for resource in RESOURCES:
+        obj = resource.struct(metadata=ObjectMeta(name="a"))
+        assert FieldSelection.parse(resource.name, "metadata.name=a").matches(obj)
+        assert not FieldSelection.parse(resource.name, "metadata.name=b").matches(obj)
 
 
 @pytest.mark.parametrize(

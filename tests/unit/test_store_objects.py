@@ -41,6 +41,8 @@ def pod(name: str = "a", namespace: str = "default", **metadata: Any) -> Pod:
 
 
 def bound(registry: Registry, name: str = "a", namespace: str = "default", **metadata: Any) -> Pod:
+    if registry.store.find(Node, "", "here") is None:
+        registry.create(Node(metadata=ObjectMeta(name="here")))
     registry.create(pod(name, namespace, **metadata))
     return registry.bind(namespace, name, "here")
 
@@ -137,6 +139,18 @@ def test_a_pod_without_a_node_is_deleted_at_once(registry: Registry) -> None:
     registry.create(pod())
     assert registry.delete("pods", "default", "a").gone
     assert registry.store.count(Pod) == 0
+
+
+def test_a_pod_of_a_node_that_does_not_exist_is_deleted_at_once(registry: Registry) -> None:
+    """Nobody would ever finalize it. Before there is any node it waits, as its own may be about to come."""
+    registry.create(pod())
+    registry.bind("default", "a", "elsewhere")
+    assert not registry.delete("pods", "default", "a").gone
+    registry.create(Node(metadata=ObjectMeta(name="here")))
+    assert registry.delete("pods", "default", "a").gone
+    registry.create(pod())
+    registry.bind("default", "a", "elsewhere")
+    assert registry.delete("pods", "default", "a").gone
 
 
 def test_graceful_deletion_waits_for_the_agent(registry: Registry) -> None:
