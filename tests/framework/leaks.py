@@ -135,6 +135,14 @@ def tree(*roots: Path) -> set[str]:
     return found
 
 
+def _empty(name: str, roots: tuple[Path, ...]) -> bool:
+    """A directory of the layout that is made when first needed, with nothing in it."""
+    path = Path(name[2:])
+    with contextlib.suppress(OSError):
+        return name.startswith("d ") and path.parent in roots and not os.listdir(path)
+    return False
+
+
 def _beyond(now: Footprint | Snapshot, base: Footprint | Snapshot) -> list[str]:
     lines = []
     for field in fields(now):
@@ -176,7 +184,7 @@ class Footprint:
             ports=frozenset(bridge_ports(config.bridge)),
             elements=frozenset(nft_elements(config.nft_table)),
             processes=frozenset(processes_below(config.cgroup_root)),
-            files=frozenset(name for name in tree(*roots) if not name[2:].startswith(quiet)),
+            files=frozenset(name for name in tree(*roots) if not (name[2:].startswith(quiet) or _empty(name, roots))),
         )
 
     def beyond(self, base: Self) -> list[str]:
