@@ -13,7 +13,7 @@ from podrt.model.validation.volume import local_descending_path
 MAX_ID = 2**31 - 1
 PROFILES = ("Localhost", "RuntimeDefault", "Unconfined")
 _SEGMENT = r"[a-z0-9]([-_a-z0-9]*[a-z0-9])?"
-# Interface names make one segment of net.* sysctls upper case or dotted with a slash; ".." can't be written in this
+# "..", an empty segment and anything that could end the name are not of this form (CVE-2022-0811).
 # form.
 _SYSCTL = re.compile(rf"({_SEGMENT}[./])*{_SEGMENT}", re.ASCII)
 _CAPABILITY = re.compile(r"[A-Z][A-Z0-9_]*", re.ASCII)
