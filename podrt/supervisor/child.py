@@ -25,11 +25,11 @@ executable, else 125) only matters to one who reads it from outside: the daemon 
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # typeshed has only signal
 import _socket
 import errno
 import gc
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -38,7 +38,23 @@ from podrt.linux import inroot, libc, mount, namespace
 from podrt.supervisor import setup, users, wire
 from podrt.supervisor.protocol import LaunchSpec
 
+HANDLED_SIGNALS = (
+    *(_signal.SIGCHLD, _signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP),
+    *(_signal.SIGPIPE, _signal.SIGXFSZ),
+)
+"""All that the supervisor or the interpreter handle or ignore; the daemon starts the supervisor with the rest at
+default. _signal, because signal's functions make enumerations of every number, which a launch would wait for."""
+
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def forbid_imports() -> None:
+    """Called by the supervisor once all is imported: whatever a child might still ask for is an ImportError, and not
+    a file of the image run as root (CVE-2019-14271). Here and not in the child, whose every changed page is a copy."""
+    sys.path[:] = []
+    sys.meta_path[:] = []
+    sys.path_hooks[:] = []
+    sys.path_importer_cache.clear()
 
 
 class StepError(Exception):
@@ -127,19 +143,16 @@ class Child:
 
     def _detach(self) -> None:
         # The supervisor's death in the middle of this must not leave a half-made container behind.
-        libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
+        libc.prctl(libc.PR_SET_PDEATHSIG, _signal.SIGKILL)
         # Not to be traced or read by processes of a PID namespace that it has joined.
         libc.prctl(libc.PR_SET_DUMPABLE, 0)
         gc.disable()
-        sys.path[:] = []
-        sys.meta_path[:] = []
-        sys.path_hooks[:] = []
-        sys.path_importer_cache.clear()
-        signal.set_wakeup_fd(-1)
-        for number in signal.valid_signals():
-            if signal.getsignal(number) not in (signal.SIG_DFL, None):
-                signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        if sys.path or sys.meta_path or sys.path_hooks:
+            raise StepError("the supervisor could still import; its main has to call forbid_imports()")
+        _signal.set_wakeup_fd(-1)
+        for number in HANDLED_SIGNALS:
+            _signal.signal(number, _signal.SIG_DFL)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
         os.setsid()
         os.umask(0)
 

@@ -53,9 +53,12 @@ def search_path() -> list[str]:
     return paths
 
 
-def command_line(arguments: list[str]) -> list[str]:
-    """argv of the supervisor. argv[0] stays the real path: the interpreter finds its library by it."""
-    return [sys.executable, "-I", "-S", "-c", _PROGRAM, ":".join(search_path()), *arguments]
+def command_line(arguments: list[str], paths: list[str] | None = None) -> list[str]:
+    """argv of the supervisor. argv[0] stays the real path: the interpreter finds its library by it.
+
+    ``paths`` is :func:`search_path`, for a caller that has emptied its own sys.path.
+    """
+    return [sys.executable, "-I", "-S", "-c", _PROGRAM, ":".join(paths or search_path()), *arguments]
 
 
 def environment() -> dict[str, str]:

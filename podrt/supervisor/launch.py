@@ -9,11 +9,11 @@ just for the fork, since setns(2) with a PID namespace only concerns future chil
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # typeshed has only signal
 import _socket
 import contextlib
 import errno
 import os
-import signal
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +21,8 @@ from podrt.linux import libc, namespace, process
 from podrt.supervisor import wire
 from podrt.supervisor.child import Child
 from podrt.supervisor.protocol import LaunchSpec
+
+_ALL_SIGNALS = frozenset(_signal.valid_signals())
 
 
 class Launch:
@@ -97,7 +99,7 @@ class Launch:
         except OSError as error:
             self.error = failure("user namespace", error.errno or 0, str(error.filename or ""), str(error))
             with contextlib.suppress(OSError):
-                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+                _signal.pidfd_send_signal(self.pidfd, _signal.SIGKILL)
 
 
 def failure(step: str, number: int, path: str, message: str) -> dict[str, Any]:
@@ -113,7 +115,7 @@ def fork(seq: int, spec: LaunchSpec, fds: Sequence[int], own_pid_namespace: int,
     flags = libc.CLONE_NEWPID if "pid" in spec.unshare else 0
     cgroup_fd = -1 if spec.cgroup_fd is None else fds[spec.cgroup_fd]
     # A signal between the fork and the child's own dispositions would be handled as the supervisor's.
-    mask = signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
+    mask = _signal.pthread_sigmask(_signal.SIG_SETMASK, _ALL_SIGNALS)
     try:
         if joined is not None:
             libc.setns(joined, libc.CLONE_NEWPID)
@@ -131,7 +133,7 @@ def fork(seq: int, spec: LaunchSpec, fds: Sequence[int], own_pid_namespace: int,
             raise OSError(errno.ENOMEM, "the shared PID namespace has ended: its first process is gone") from error
         raise
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
         theirs.close()
     ours.setblocking(False)
     return Launch(seq, spec, pid, pidfd, ours)

@@ -19,7 +19,8 @@ import resource
 import signal
 
 from podrt.linux import libc, mount
-from podrt.supervisor import reexec, server
+from podrt.supervisor import interpreter, reexec, server
+from podrt.supervisor.child import forbid_imports
 from podrt.supervisor.supervisor import Supervisor
 
 _NAME = b"podrt-superviso"
@@ -28,11 +29,14 @@ _NAME = b"podrt-superviso"
 def main(arguments: list[str]) -> None:
     """Runs until ``shutdown``."""
     run_dir, netns_dir, *options = arguments
+    search_path = interpreter.search_path()
     given = dict(option.split("=", 1) for option in options)
     os.umask(0o022)
     os.chdir("/")
     _name_process()
     supervisor = reexec.restore(int(given["state"])) if "state" in given else _first_start(run_dir, netns_dir, given)
+    supervisor.search_path = search_path
+    forbid_imports()
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     gc.collect()
     gc.freeze()

@@ -33,7 +33,7 @@ class Readers:
                     self.outputs[name] = _open_fifo(str(path), os.O_RDONLY)
                     # A reader that was opened after the last writer went is never told of the hang-up, unless one more
                     # comes and goes.
-                    os.close(_open_fifo(str(path), os.O_WRONLY))
+                    os.close(os.open(str(path), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW))
             if stdio.stdin is not None:
                 # Opening only the writing end fails as long as nobody has the reading end.
                 self._holder = _open_fifo(str(stdio.stdin), os.O_RDONLY)

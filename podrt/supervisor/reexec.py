@@ -51,7 +51,7 @@ def execute(supervisor: Supervisor, seq: int | None) -> NoReturn:
         for fd in kept:
             os.set_inheritable(fd, True)
         arguments = [supervisor.run_dir, supervisor.netns_dir, f"state={memfd}"]
-        os.execve(image, interpreter.command_line(arguments), interpreter.environment())
+        os.execve(image, interpreter.command_line(arguments, supervisor.search_path), interpreter.environment())
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for fd in kept:

@@ -34,6 +34,7 @@ class Supervisor:
     def __init__(self, run_dir: str, netns_dir: str, nofile: tuple[int, int]) -> None:
         self.run_dir = run_dir
         self.netns_dir = netns_dir
+        self.search_path: list[str] = []
         self.lock_fd = -1
         self.nofile = nofile
         self.loop = Loop(self._on_loop_error)

@@ -149,7 +149,7 @@ def record_from_wire(value: Any) -> ProcessRecord:
         record = ProcessRecord(*value)
     except TypeError as error:
         raise WireError(f"not a process record of this version: {error}") from error
-    if not (isinstance(record.id, str) and isinstance(record.pid, int) and isinstance(record.start_time, int)):
+    if not isinstance(value[0], str) or not all(isinstance(number, int) for number in value[2:4]):
         raise WireError(f"not a process record: {value!r}")
     return record
 
