@@ -13,7 +13,7 @@ import pytest
 
 from bench import report
 from bench.__main__ import measure
-from tests.framework import probes
+from tests.framework import leaks, probes
 from tests.framework.daemon import Daemon, cli_command
 from tests.framework.images import REPOSITORY
 
@@ -29,7 +29,7 @@ def floor_program() -> Path:
 
 
 @pytest.mark.skipif(not probes.has_veth(), reason="this machine lacks: veth")
-def test_floor_makes_pods_and_leaves_nothing(floor_program: Path, daemon_base: Path, no_leaks: None) -> None:
+def test_floor_makes_pods_and_leaves_nothing(floor_program: Path, daemon_base: Path) -> None:
     work = daemon_base / "floor"
     work.mkdir()
     done = subprocess.run((floor_program, "-d", work, "-n", "3", "-b", "pr-flr-t"), check=True, stdout=subprocess.PIPE)
@@ -37,6 +37,9 @@ def test_floor_makes_pods_and_leaves_nothing(floor_program: Path, daemon_base: P
     assert len(results["create_ms"]) == len(results["delete_ms"]) == 3
     assert min(results["create_ms"]) > 0
     assert sorted(path.name for path in work.iterdir()) == ["lower1", "lower2"]
+    assert not [point for point in leaks.mount_points() if point.startswith(f"{work}/")]
+    assert "pr-flr-t" not in leaks.links()
+    assert not [mount for mount in probes.cgroup_mounts().values() if (mount / "podrt-floor").exists()]
     shutil.rmtree(work)
 
 

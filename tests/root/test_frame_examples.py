@@ -103,7 +103,7 @@ def test_locked_down(shared_daemon: Daemon) -> None:
     _apply(shared_daemon, "locked-down")
     shared_daemon.wait_for("locked-down", "Running")
     logs = eventually(lambda: _if("wrote", shared_daemon.logs("locked-down")), what="the log of locked-down")
-    assert re.search(r"^uid=1000 gid=1000", logs, re.MULTILINE), logs
+    assert re.search(r"^uid=1000\(user\) gid=1000\(user\)", logs, re.MULTILINE), logs
     assert re.search(r"^CapEff:\s+0000000000000000$", logs, re.MULTILINE), logs
     assert re.search(r"^NoNewPrivs:\s+1$", logs, re.MULTILINE), logs
     assert re.search(r"^Seccomp:\s+2$", logs, re.MULTILINE), logs
