@@ -115,6 +115,13 @@ def set_master(name: str, master: int) -> Request:
     return _encode(ifinfmsg(), _RTM_NEWLINK, 0, what, flags=_IFF_UP, change=_IFF_UP, attrs=attributes)
 
 
+def set_hairpin(name: str) -> Request:
+    """Let a bridge send a packet back through the port it came from."""
+    info = [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", {"attrs": [("IFLA_BRPORT_MODE", 1)]})]
+    attributes = [("IFLA_IFNAME", name), ("IFLA_LINKINFO", {"attrs": info})]
+    return _encode(ifinfmsg(), _RTM_NEWLINK, 0, f"setting hairpin mode of the link {name}", attrs=attributes)
+
+
 def del_link(name: str) -> Request:
     """Remove a link; ENODEV if there is none."""
     return _encode(ifinfmsg(), _RTM_DELLINK, 0, f"removing the link {name}", attrs=[("IFLA_IFNAME", name)])

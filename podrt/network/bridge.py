@@ -141,7 +141,7 @@ class BridgeNetwork:
                 raise
             bridge = self._bridge
         try:
-            mac = self._connect(sandbox_id, netns, ips, bridge)
+            mac = self._connect(sandbox_id, netns, ips, bridge, hairpin=bool(elements))
             nft.add(self._config.nft_table, elements)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -150,13 +150,18 @@ class BridgeNetwork:
         gateways = tuple(pool.gateway for pool in self._pools)
         return Attachment(tuple(ips), mac, host_ifname(sandbox_id), gateways)
 
-    def _connect(self, sandbox_id: str, netns: Path | str, ips: Sequence[str], bridge: int) -> str:
+    def _connect(self, sandbox_id: str, netns: Path | str, ips: Sequence[str], bridge: int, *, hairpin: bool) -> str:
         name, mac = host_ifname(sandbox_id), _mac(ips[0])
         fd = namespace.open_pinned(netns)
         try:
             for retry in (True, False):
                 try:
-                    netlink.send([netlink.new_veth(name, bridge, self._config.mtu, INTERFACE, mac, fd)])
+                    requests = [netlink.new_veth(name, bridge, self._config.mtu, INTERFACE, mac, fd)]
+                    if hairpin:
+                        # Where bridge-nf-call-iptables is set, a Pod's connection to its own host port is sent back by
+                        # the bridge itself and not by the IP layer.
+                        requests.append(netlink.set_hairpin(name))
+                    netlink.send(requests)
                     break
                 except OSError as error:
                     if not retry or error.errno not in (errno.EEXIST, errno.ENODEV, errno.EINVAL):
