@@ -1,4 +1,4 @@
-"""Requests and limits as the kernel wants them: QoS class, OOM score, cpu shares and quota. Pure functions.
+"""Requests and limits as the kernel wants them: OOM score, cpu shares and quota, memory. Pure functions.
 
 Numbers are the kubelet's: shares = milliCPU * 1024 / 1000 within [2, 262144], quota = milliCPU * period / 1000 of at
 least 1000 us, period 100 ms.
@@ -14,6 +14,7 @@ from podrt.engine.specs import Resources
 from podrt.model.container import Container, ResourceFieldSelector
 from podrt.model.pod import Pod, PodSpec
 from podrt.model.quantity import Quantity
+from podrt.model.resources import pod_limits, pod_requests, qos_class
 
 PERIOD_US = 100_000
 MIN_QUOTA_US = 1_000
@@ -45,25 +46,6 @@ def cpu_quota(milli_cpu: int) -> int:
     return max(MIN_QUOTA_US, milli_cpu * PERIOD_US // 1000) if milli_cpu else 0
 
 
-def qos_class(spec: PodSpec) -> str:
-    """Guaranteed, Burstable or BestEffort."""
-    limits: list[Mapping[str, str]] = []
-    requests: list[Mapping[str, str]] = []
-    for container in (*spec.containers, *spec.init_containers):
-        limits.append(_of_qos(container.resources.limits))
-        requests.append(_of_qos({**container.resources.limits, **container.resources.requests}))
-    if not any(limits) and not any(requests):
-        return "BestEffort"
-    for limit, request in zip(limits, requests, strict=True):
-        if limit.keys() != {"cpu", "memory"} or any(parse(limit[key]) != parse(request[key]) for key in limit):
-            return "Burstable"
-    return "Guaranteed"
-
-
-def _of_qos(table: Mapping[str, str]) -> Mapping[str, str]:
-    return {key: value for key, value in table.items() if key in ("cpu", "memory") and parse(value) > 0}
-
-
 def oom_score_adj(spec: PodSpec, container: Container, node_memory: int) -> int:
     """The kernel's OOM adjustment of a container; ``node_memory`` in bytes."""
     qos = qos_class(spec)
@@ -91,19 +73,13 @@ def container_resources(container: Container, pids_limit: int) -> Resources:
 
 def pod_resources(spec: PodSpec) -> Resources:
     """Limits of the Pod's cgroup: sums; a limit only where every container has one."""
-    shares = cpu_shares(
-        sum(
-            milli(container.resources.requests.get("cpu") or container.resources.limits.get("cpu") or "0")
-            for container in spec.containers
-        )
-    )
-    cpu = [container.resources.limits.get("cpu") for container in spec.containers]
-    memory = [container.resources.limits.get("memory") for container in spec.containers]
+    requests, limits = pod_requests(spec), pod_limits(spec)
+    cpu = requests.get("cpu") or limits.get("cpu")
     return Resources(
-        cpu_shares=shares,
-        cpu_quota=cpu_quota(sum(milli(one) for one in cpu if one)) if all(cpu) else 0,
+        cpu_shares=cpu_shares(math.ceil(cpu.value * 1000) if cpu else 0),
+        cpu_quota=cpu_quota(math.ceil(limits["cpu"].value * 1000)) if "cpu" in limits else 0,
         cpu_period=PERIOD_US,
-        memory_limit=sum(whole(one) for one in memory if one) if all(memory) else 0,
+        memory_limit=int(limits["memory"]) if "memory" in limits else 0,
     )
 
 

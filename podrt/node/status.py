@@ -15,6 +15,7 @@ from podrt.engine.specs import NamespaceMode
 from podrt.model.base import Time, format_time, parse_time
 from podrt.model.container import Container as ContainerSpec
 from podrt.model.pod import Pod
+from podrt.model.resources import qos_class
 from podrt.model.status import (
     ContainerState,
     ContainerStateRunning,
@@ -31,7 +32,6 @@ from podrt.model.status import (
 from podrt.node import backoff
 from podrt.node.facts import Container, Facts, ready
 from podrt.node.plan import restart_due_at
-from podrt.node.resources import qos_class
 
 
 class NodeFacts(NamedTuple):

@@ -22,6 +22,7 @@ from podrt.model.container import (
 )
 from podrt.model.meta import ObjectMeta
 from podrt.model.pod import Pod, PodSpec
+from podrt.model.resources import qos_class
 from podrt.model.security import Capabilities, PodSecurityContext, SecurityContext
 from podrt.node import convert, resources
 from podrt.node.env import environment, expand
@@ -63,7 +64,7 @@ FULL = {"cpu": "1", "memory": "1Gi"}
 )
 def test_qos_class(parts: list[ResourceRequirements], qos: str) -> None:
     spec = pod(*(container(f"c{index}", resources=one) for index, one in enumerate(parts))).spec
-    assert resources.qos_class(spec) == qos
+    assert qos_class(spec) == qos
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,7 @@ def test_cpu_quota(milli: int, quota: int) -> None:
 
 
 def test_container_and_pod_limits() -> None:
-    one = container("a", resources=needs({"cpu": "500m", "memory": "64Mi"}))
+    one = container("a", resources=needs({"cpu": "500m", "memory": "64Mi"}, {"cpu": "500m"}))
     two = container("b", resources=needs({"cpu": "1", "memory": "1Gi"}, {"cpu": "250m"}))
     limits = resources.container_resources(two, 100)
     assert (limits.cpu_shares, limits.cpu_quota, limits.memory_limit, limits.pids_limit) == (256, 100_000, GIB, 100)
