@@ -78,7 +78,7 @@ async def test_inspect_and_history_by_quoted_reference(api: Harness) -> None:
     assert (code, found["reason"]) == (404, "NotFound")
 
 
-@pytest.mark.parametrize(("kind", "size"), [("oci", 1 << 20)])
+@pytest.mark.parametrize(("kind", "size"), [("oci", 1 << 20), ("docker", 1 << 20)])
 async def test_save_and_load(api: Harness, kind: str, size: int) -> None:
     image = await imported(api, big=os.urandom(size))
     code, _, archive = await api.raw("GET", f"{BASE}/images:save?ref={quote(NAME)}&format={kind}")
