@@ -49,6 +49,7 @@ load_settings() {
         read -r run_dir
         read -r state_dir
         read -r log_dir
+        read -r netns_dir
         read -r bridge
         read -r nft_table
         read -r cgroup_root
@@ -56,7 +57,7 @@ load_settings() {
     } < <("$1/python" -c '
 from podrt.config import load
 c = load()
-print(c.run_dir, c.state_dir, c.log_dir, c.bridge, c.nft_table, c.cgroup_root, c.socket, sep="\n")
+print(c.run_dir, c.state_dir, c.log_dir, c.netns_dir, c.bridge, c.nft_table, c.cgroup_root, c.socket, sep="\n")
 ')
     [[ -n $PODRT_SOCKET ]] || die "the configuration can't be read"
     export PODRT_SOCKET

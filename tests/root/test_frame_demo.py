@@ -20,6 +20,7 @@ from tests.framework.leaks import cgroups, processes
 SCRIPT = """
 set -eu
 mount --make-rprivate /
+awk '$5 ~ "^/run(/|$)" { print $5 }' /proc/self/mountinfo | tac | xargs -r umount -l
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /var/lib/misc
 mount -t overlay overlay -o "lowerdir=/etc,upperdir=$WORK/upper,workdir=$WORK/work" /etc
@@ -35,8 +36,8 @@ packaging/demo
 packaging/demo
 packaging/demo-down
 echo "left: $(ip -o link | grep -vc ' lo:') links, $(nft list tables | wc -l) tables"
-find /run /var/lib/misc -mindepth 1 | sed 's/^/left: file /'
-grep /run/ /proc/self/mountinfo | sed 's/^/left: mount /'
+find /run /var/lib/misc -mindepth 1 ! -path '/run/mount*' | sed 's/^/left: file /'
+awk '$5 ~ "^/(run|var/lib/misc)/" { print "left: mount", $5 }' /proc/self/mountinfo
 """
 
 
