@@ -101,6 +101,9 @@ class BridgeNetwork:
         requests = [netlink.set_up(index, self._config.mtu)]
         if len(self._pools) > 1:
             _write_sysctl(f"ipv6/conf/{name}/disable_ipv6", "0")
+            # Else the first Pod can't be reached from outside for two seconds: forwarding looks neighbours up from the
+            # bridge's link-local address, which would be tentative from the moment that the bridge has a carrier.
+            _write_sysctl(f"ipv6/conf/{name}/accept_dad", "0")
         for pool in self._pools:
             requests.append(netlink.new_address(index, pool.gateway, pool.network.prefixlen))
         netlink.send(requests, ignore=(errno.EEXIST,))

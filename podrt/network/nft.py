@@ -130,10 +130,15 @@ def add(table: str, elements: Sequence[Element]) -> None:
 
 
 def remove(table: str, elements: Iterable[Element]) -> None:
-    """Remove elements, each that is there."""
-    for one in elements:
-        request = netlink.map_element(table, one.map, one.key(), b"", delete=True)
-        netlink.send_elements([request], ignore=(errno.ENOENT,))
+    """Remove elements, each that is there. One transaction if all are, for each waits for an RCU grace period."""
+    requests = [netlink.map_element(table, one.map, one.key(), b"", delete=True) for one in elements]
+    if not requests:
+        return
+    try:
+        netlink.send_elements(requests)
+    except FileNotFoundError:
+        for request in requests:
+            netlink.send_elements([request], ignore=(errno.ENOENT,))
 
 
 def check_free(protocol: str, host_ip: str, port: int, family: int) -> bool:

@@ -263,6 +263,18 @@ def test_cve_2020_8558_the_hosts_localhost_is_not_the_pods(lab: Lab) -> None:
     assert fetch(pod.netns, "127.0.0.1", 6443, timeout=1) == "ETIMEDOUT"
 
 
+def test_the_first_pod_is_reached_from_outside_at_once(lab: Lab) -> None:
+    lab.serve(lab.host, 80)
+    deadline = time.monotonic() + 10
+    while fetch(lab.world, HOST_V6, 80) != WORLD_V6:  # the test's own link
+        assert time.monotonic() < deadline
+    pod = lab.pod("one", [Port(80, 8080)])
+    lab.serve(pod.netns, 80)
+    start = time.monotonic()
+    assert fetch(lab.world, HOST_V6, 8080) == WORLD_V6
+    assert time.monotonic() - start < 0.8
+
+
 def test_host_port_conflicts(lab: Lab) -> None:
     first = lab.pod("first", [Port(80, 8080)])
     for wanted, taken in (
