@@ -8,18 +8,21 @@ anywhere in between finds the exit again."""
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import time
 
 from podrt.engine.records import Phase
 from podrt.engine.specs import EventKind
 from podrt.engine.state import Container, Exit, Machine
+from podrt.errors import LaunchError, PodrtError, UnavailableError
 
 log = logging.getLogger(__name__)
 
 UNKNOWN = "ContainerStatusUnknown"
 _UNKNOWN_CODE = 137
 _START_ERROR_CODE = 128
+_FORGET_TRIES = 50
 
 
 async def exited(machine: Machine, unit: Container, how: Exit) -> None:
@@ -45,7 +48,7 @@ async def finish(machine: Machine, unit: Container, how: Exit) -> None:
 
 async def clean_up(machine: Machine, unit: Container) -> None:
     """What an exited container needs no more."""
-    await _forget(machine, unit)
+    machine.spawn(_forget(machine, unit.id), f"forgetting container {unit.id[:12]}")
     await _remove_cgroup(machine, unit.record.cgroup)
 
 
@@ -101,16 +104,23 @@ async def _kill_rest(machine: Machine, unit: Container) -> None:
 async def _drain(machine: Machine, unit: Container) -> None:
     try:
         await machine.supervisor.drain(unit.id)
-    except Exception as error:
+    except PodrtError as error:
         # Without the supervisor the rest of the output stays in the FIFOs; it must not keep the status from being told.
         log.warning("container %s: its last output may be missing from the log: %s", unit.id[:12], error)
 
 
-async def _forget(machine: Machine, unit: Container) -> None:
-    try:
-        await machine.supervisor.forget(unit.id)
-    except Exception as error:
-        log.debug("container %s: the supervisor did not forget it: %s", unit.id[:12], error)
+async def _forget(machine: Machine, identity: str) -> None:
+    """A new supervisor hears of the end of a process that it has adopted a little later than this daemon does."""
+    for _ in range(_FORGET_TRIES):
+        try:
+            await machine.supervisor.forget(identity)
+            return
+        except UnavailableError:
+            return  # the next daemon does it
+        except LaunchError as error:
+            if error.errno != errno.EBUSY:
+                raise
+        await asyncio.sleep(0.2)
 
 
 async def _remove_cgroup(machine: Machine, cgroup: str) -> None:

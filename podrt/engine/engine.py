@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import shutil
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from podrt.config import Config
@@ -53,7 +53,6 @@ class Engine:
         supervisor: SupervisorClient,
     ) -> None:
         self._machine = Machine(config, images, network, cgroups, supervisor)
-        self._tasks: set[asyncio.Task[None]] = set()
 
     # -- life
 
@@ -71,9 +70,10 @@ class Engine:
 
     async def close(self) -> None:
         """Let go of everything; containers and supervisor go on."""
-        for task in list(self._tasks):
+        tasks = list(self._machine.background)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._machine.supervisor.close()
         for unit in self._machine.containers.values():
             unit.close()
@@ -198,27 +198,17 @@ class Engine:
             if not waiting.done():
                 waiting.set_result(how)
         elif not rest and owner in machine.containers:
-            self._spawn(ending.exited(machine, machine.containers[owner], how))
+            machine.spawn(ending.exited(machine, machine.containers[owner], how), f"end of container {owner[:12]}")
         elif rest == "pause" and owner in machine.sandboxes:
-            self._spawn(sandbox.on_pause_exit(machine, machine.sandboxes[owner]))
+            machine.spawn(sandbox.on_pause_exit(machine, machine.sandboxes[owner]), f"end of {record.id}")
         else:
-            self._spawn(machine.supervisor.forget(record.id))
+            machine.spawn(machine.supervisor.forget(record.id), f"forgetting {record.id}")
 
     def _on_warning(self, identity: str, message: str) -> None:
         log.warning("%s: %s", identity[:12], message)
         unit = self._machine.containers.get(identity.partition("/")[0])
         if unit is not None:
             self._machine.bus.send(EventKind.WARNING, unit.record.sandbox_id, unit.id, message)
-
-    def _spawn(self, work: Coroutine[object, object, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("handling the end of a process: %s", error, exc_info=error)
 
 
 def _make_directories(machine: Machine) -> None:

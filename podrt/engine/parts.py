@@ -12,9 +12,12 @@ from typing import Any, TypeVar
 import msgspec
 
 from podrt.engine import trees
+from podrt.engine.records import Phase, SandboxRecord
 from podrt.engine.specs import ContainerSpec, PortMapping
 from podrt.engine.state import Machine
+from podrt.errors import ConflictError
 from podrt.linux.cgroup import DEFAULT_RULES, DeviceRule
+from podrt.network import forward
 from podrt.network.bridge import Port
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -53,6 +56,13 @@ async def attach(machine: Machine, sandbox_id: str, netns: str, ports: Sequence[
 async def detach(machine: Machine, sandbox_id: str) -> None:
     """Undo :func:`attach`; nothing if it is undone."""
     await _in_thread(machine.network.detach, sandbox_id)
+
+
+async def connect_port(record: SandboxRecord, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """TCP to localhost:``port`` of a sandbox. Raises OSError, ConflictError if the sandbox is not ready."""
+    if record.phase is not Phase.CREATED:
+        raise ConflictError(f"sandbox {record.spec.name} ({record.id[:12]}) is not ready: no port of it can be reached")
+    return await forward.connect_port(record.namespaces.get("net", "/proc/self/ns/net"), port)
 
 
 async def recover_network(machine: Machine, live: set[str]) -> None:

@@ -212,10 +212,12 @@ async def _strangers(machine: Machine) -> None:
     """Processes of the supervisor that no record knows, and execs of the daemon before."""
     for identity, known in list(machine.supervisor.processes.items()):
         owner, _, rest = identity.partition("/")
-        if (not rest and owner in machine.containers) or (rest == "pause" and owner in machine.sandboxes):
+        if not rest and owner in machine.containers:
             continue
         if known.record.exited:
             await machine.supervisor.forget(identity)
+            continue
+        if rest == "pause" and owner in machine.sandboxes:
             continue
         log.warning("process %s (%d) is nobody's: killing it", identity, known.record.pid)
         with (

@@ -144,6 +144,7 @@ async def update(machine: Machine, sandbox_id: str, resources: Resources) -> Non
 
 async def on_pause_exit(machine: Machine, sandbox: Sandbox) -> None:
     """PID 1 of a shared PID namespace has ended, and the kernel has killed everything in it."""
+    await machine.supervisor.forget(f"{sandbox.id}/pause")
     async with sandbox.lock:
         sandbox.close()
         if sandbox.record.phase is not Phase.CREATED:
@@ -328,7 +329,6 @@ async def kill_pause(machine: Machine, sandbox: Sandbox) -> None:
         await parts.wait_pidfd(sandbox.pause_fd, 10)
         sandbox.close()
     await asyncio.to_thread(machine.cgroups.remove, pause_cgroup(record))
-    await machine.supervisor.forget(f"{record.id}/pause")
 
 
 async def _stop(machine: Machine, sandbox: Sandbox) -> None:

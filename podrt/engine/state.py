@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +27,8 @@ from podrt.errors import NotFoundError
 from podrt.image.service import ImageStore
 from podrt.linux.cgroup import Manager
 from podrt.network.bridge import BridgeNetwork
+
+log = logging.getLogger(__name__)
 
 
 class Exit(NamedTuple):
@@ -137,6 +140,19 @@ class Machine:
     """Ends of execs that are waited for, by process id of the supervisor's protocol."""
     session: str = field(default_factory=lambda: secrets.token_hex(4))
     """Distinguishes the execs of this daemon from those of the one before it."""
+
+    background: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def spawn(self, work: Coroutine[object, object, None], what: str) -> None:
+        """Let ``work`` run by itself; its failure is logged."""
+        task = asyncio.create_task(work, name=what)
+        self.background.add(task)
+        task.add_done_callback(self._spawned)
+
+    def _spawned(self, task: asyncio.Task[None]) -> None:
+        self.background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("%s: %s", task.get_name(), error, exc_info=error)
 
     def wait_for(self, identity: str) -> asyncio.Future[Exit]:
         """To be called before the launch: the exit may be told before the launch's caller goes on."""

@@ -84,7 +84,7 @@ async def test_shared_pid_namespace(lab: Lab) -> None:
     one, two = await lab.run(sandbox, "one"), await lab.run(sandbox, "two", "sleep", "1234")
     listing = await lab.sh(one, "ps -eo pid,args")
     assert "sleep 1234" in listing
-    assert [line for line in listing.splitlines() if line.split()[0] == "1"][0].endswith("/pause")
+    assert next(line for line in listing.splitlines() if line.split()[0] == "1").endswith("/pause")
     # PID 1 reaps what is orphaned.
     await lab.sh(two, "testtool orphans 5")
     await eventually(lambda: not _zombies(sandbox.cgroup))

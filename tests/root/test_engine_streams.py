@@ -70,7 +70,7 @@ async def test_exec_output_larger_than_pipes_and_limits(lab: Lab) -> None:
 async def test_exec_sync_times_out_and_kills_the_tree(lab: Lab) -> None:
     container = await lab.run(await lab.sandbox(), "c")
     begin = time.monotonic()
-    with pytest.raises(DeadlineError, match="did not end in 0.3 s"):
+    with pytest.raises(DeadlineError, match=r"did not end in 0\.3 s"):
         await lab.engine.exec_sync(container, ["sh", "-c", "sleep 777 & sleep 778; true"], timeout=0.3)
     assert time.monotonic() - begin < 3
     assert "sleep 77" not in await lab.sh(container, "ps -eo args | grep -v grep")
