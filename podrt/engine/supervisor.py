@@ -14,21 +14,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import itertools
 import logging
 import os
 import signal
 import socket
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
 from podrt.config import Config
+from podrt.engine.supervisor_link import Link
 from podrt.errors import LaunchError, UnavailableError
 from podrt.linux import libc, process
 from podrt.supervisor import interpreter, wire
-from podrt.supervisor.protocol import VERSION, LaunchSpec, Log, ProcessRecord, Stdio
+from podrt.supervisor.protocol import MAX_FDS, VERSION, LaunchSpec, Log, ProcessRecord, Stdio
 
 _log = logging.getLogger(__name__)
 
@@ -111,12 +110,7 @@ class SupervisorClient:
         self.processes: dict[str, Known] = {}
         """What the supervisor had on record at the last connection, exited or not; kept up to date afterwards."""
         self._keeps: dict[str, _Keep] = {}
-        self._sock: socket.socket | None = None
-        self._sequence = itertools.count(1)
-        self._replies: dict[int, asyncio.Future[tuple[dict[str, Any], list[int]]]] = {}
-        self._abandoned: set[int] = set()
-        self._pages: dict[int, tuple[list[dict[str, Any]], list[int]]] = {}
-        self._outgoing: deque[tuple[bytes, list[int]]] = deque()
+        self._link = Link(self._on_event, self._on_lost_connection)
         self._child_pidfd = -1
         self._closing = False
         self._recovery: asyncio.Task[None] | None = None
@@ -134,7 +128,7 @@ class SupervisorClient:
         sock = self._connect()
         if sock is None:
             sock = self._spawn()
-        self._use(sock)
+        self._link.use(sock)
         await self._hello()
 
     async def close(self) -> None:
@@ -146,7 +140,7 @@ class SupervisorClient:
                 await self._recovery
         for task in list(self._background):
             task.cancel()
-        self._disconnect()
+        self._link.close()
         loop = asyncio.get_running_loop()
         for keep in self._keeps.values():
             if keep.waiting:
@@ -165,6 +159,8 @@ class SupervisorClient:
 
         Raises LaunchError (nothing is left of the process then), UnavailableError.
         """
+        if len(fds) > MAX_FDS:
+            raise LaunchError("start", errno.E2BIG, "", f"{len(fds)} mounts and namespaces; {MAX_FDS} is the most")
         message = {"op": "launch", "spec": wire.spec_to_wire(spec)}
         reply, received = await self._request(message, fds, timeout=None)
         terminal = bool(reply["terminal"])
@@ -315,31 +311,6 @@ class SupervisorClient:
         asyncio.get_running_loop().add_reader(self._child_pidfd, self._on_child_gone)
         return ours
 
-    def _use(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
-        self._sock = sock
-        asyncio.get_running_loop().add_reader(sock.fileno(), self._on_readable)
-
-    def _disconnect(self) -> None:
-        sock, self._sock = self._sock, None
-        if sock is None:
-            return
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(sock.fileno())
-        loop.remove_writer(sock.fileno())
-        sock.close()
-        for _, fds in self._outgoing:
-            wire.close_all(fds)
-        self._outgoing.clear()
-        replies, self._replies = self._replies, {}
-        self._abandoned.clear()
-        for _, fds in self._pages.values():
-            wire.close_all(fds)
-        self._pages.clear()
-        for future in replies.values():
-            if not future.done():
-                future.set_exception(UnavailableError("the supervisor has gone away"))
-
     async def _hello(self) -> None:
         reply, fds = await self._request({"op": "hello", "version": VERSION}, timeout=_START_SECONDS)
         self.pid = reply["pid"]
@@ -362,129 +333,15 @@ class SupervisorClient:
     async def _request(
         self, message: dict[str, Any], fds: Sequence[int] = (), timeout: float | None = _REQUEST_SECONDS
     ) -> tuple[dict[str, Any], list[int]]:
-        if self._sock is None:
+        if not self._link.connected:
             if self._recovery is None or self._closing or self._recovery is asyncio.current_task():
                 raise UnavailableError("not connected to the supervisor")
             await asyncio.shield(self._recovery)
-        seq = next(self._sequence)
-        future: asyncio.Future[tuple[dict[str, Any], list[int]]] = asyncio.get_running_loop().create_future()
-        self._replies[seq] = future
-        self._send(message | {"seq": seq}, fds)
-        try:
-            async with asyncio.timeout(timeout):
-                reply, received = await future
-        except TimeoutError:
-            self._abandon(seq)
-            raise UnavailableError(f"the supervisor did not answer {message['op']} in {timeout} s") from None
-        except asyncio.CancelledError:
-            self._abandon(seq)
-            raise
+        reply, received = await self._link.request(message, fds, timeout)
         error = reply.get("error")
         if error is not None:
             raise LaunchError(error["step"], error["errno"], error["path"], error["message"])
         return reply, received
-
-    def _abandon(self, seq: int) -> None:
-        future = self._replies.pop(seq, None)
-        if future is not None and future.done() and not future.cancelled() and future.exception() is None:
-            self._discard(*future.result())
-        elif future is not None:
-            self._abandoned.add(seq)
-
-    def _discard(self, reply: dict[str, Any], fds: list[int]) -> None:
-        """The answer to a request that nobody waits for any more: what it started is ended."""
-        if "start_time" in reply and fds:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(fds[0], signal.SIGKILL)
-        wire.close_all(fds)
-
-    def _send(self, message: dict[str, Any], fds: Sequence[int]) -> None:
-        assert self._sock is not None
-        data = wire.pack(message)
-        if not self._outgoing:
-            try:
-                wire.send_packed(self._sock, data, fds)
-                return
-            except BlockingIOError:
-                asyncio.get_running_loop().add_writer(self._sock.fileno(), self._on_writable)
-            except OSError:
-                self._on_lost_connection()
-                return
-        self._outgoing.append((data, [os.dup(fd) for fd in fds]))
-
-    def _on_writable(self) -> None:
-        assert self._sock is not None
-        try:
-            while self._outgoing:
-                data, fds = self._outgoing[0]
-                wire.send_packed(self._sock, data, fds)
-                self._outgoing.popleft()
-                wire.close_all(fds)
-        except BlockingIOError:
-            return
-        except OSError:
-            self._on_lost_connection()
-            return
-        asyncio.get_running_loop().remove_writer(self._sock.fileno())
-
-    def _on_readable(self) -> None:
-        for _ in range(64):
-            if self._sock is None:
-                return
-            try:
-                received = wire.receive(self._sock)
-            except BlockingIOError:
-                return
-            except (OSError, wire.WireError) as error:
-                _log.error("connection to the supervisor: %s", error)
-                received = None
-            if received is None:
-                self._on_lost_connection()
-                return
-            self._on_message(*received)
-
-    def _on_message(self, message: dict[str, Any], fds: list[int]) -> None:
-        event = message.get("event")
-        if event == "exit":
-            self._on_exit_event(message)
-        elif event == "warning":
-            if self.on_warning is not None:
-                self.on_warning(message["id"], message["message"])
-            else:
-                _log.warning("%s: %s", message["id"], message["message"])
-        else:
-            self._on_reply(message, fds)
-            return
-        wire.close_all(fds)
-
-    def _on_reply(self, message: dict[str, Any], fds: list[int]) -> None:
-        seq = message["seq"]
-        if "more" in message:
-            page = self._join_pages(seq, message, fds)
-            if page is None:
-                return
-            message, fds = page
-        future = self._replies.pop(seq, None)
-        if future is None or future.done():
-            self._abandoned.discard(seq)
-            self._discard(message, fds)
-        else:
-            future.set_result((message, fds))
-
-    def _join_pages(self, seq: int, message: dict[str, Any], fds: list[int]) -> tuple[dict[str, Any], list[int]] | None:
-        count = len(message["terminals"])
-        message["masters"] = fds[len(fds) - count :]
-        pages, pidfds = self._pages.setdefault(seq, ([], []))
-        pages.append(message)
-        pidfds.extend(fds[: len(fds) - count])
-        if message["more"]:
-            return None
-        del self._pages[seq]
-        whole = pages[0]
-        for page in pages[1:]:
-            for key in ("processes", "terminals", "masters"):
-                whole[key] += page[key]
-        return whole, pidfds
 
     # -- ends of processes
 
@@ -510,7 +367,19 @@ class SupervisorClient:
                 asyncio.get_running_loop().remove_reader(keep.pidfd)
             keep.close()
 
+    def _on_event(self, message: dict[str, Any]) -> None:
+        if message["event"] == "exit":
+            # Not before the task that awaits this process's launch has run: the two may arrive together.
+            asyncio.get_running_loop().call_soon(self._on_exit_event, message)
+        elif self.on_warning is not None:
+            self.on_warning(message["id"], message["message"])
+        else:
+            _log.warning("%s: %s", message["id"], message["message"])
+
     def _on_exit_event(self, message: dict[str, Any]) -> None:
+        if self._closing:
+            # The next daemon gets it with hello.
+            return
         identity = message["id"]
         keep = self._keeps.get(identity)
         if keep is not None and keep.waiting:
@@ -558,7 +427,6 @@ class SupervisorClient:
             await asyncio.sleep(0.005)
 
     def _on_lost_connection(self) -> None:
-        self._disconnect()
         if self._closing or (self._recovery is not None and not self._recovery.done()):
             return
         self._recovery = asyncio.get_running_loop().create_task(self._recover())
@@ -566,7 +434,7 @@ class SupervisorClient:
     async def _recover(self) -> None:
         """Until there is a connection again: to the supervisor if it only cut us off, else to a new one."""
         pause = 0.05
-        while self._sock is None and not self._closing:
+        while not self._link.connected and not self._closing:
             try:
                 replaced = await self._reconnect()
                 if replaced and self.on_lost is not None:
@@ -574,7 +442,7 @@ class SupervisorClient:
             except Exception:
                 # Whatever it was: without a supervisor there is no output, no exec and no new container.
                 _log.exception("the supervisor can't be reached; trying again in %s s", pause)
-                self._disconnect()
+                self._link.close()
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 5.0)
 
@@ -587,11 +455,11 @@ class SupervisorClient:
         before = dict(self.processes)
         sock = self._connect()
         if sock is not None:
-            self._use(sock)
+            self._link.use(sock)
             await self._hello()
         else:
             _log.error("the supervisor has died; starting a new one")
-            self._use(self._spawn())
+            self._link.use(self._spawn())
             await self._hello()
         found = self.processes
         self.processes = before | found

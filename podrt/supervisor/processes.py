@@ -94,16 +94,14 @@ class Process:
         """Log what the pipes hold and note the exit. Streams that other processes still write to stay open."""
         self.record = self.record._replace(exited=True, code=code, signal=signal, at=at, known=known)
         self.close_stdin()
-        for stream in list(self.streams.values()):
-            if not stream.closed:
-                stream.drain()
-                self._on_idle(stream)
+        self.drain()
 
     def drain(self) -> None:
-        """Log what the pipes hold now."""
+        """Log what the pipes hold now; the unfinished line too where nobody can finish it any more."""
         for stream in self.streams.values():
             if not stream.closed:
                 stream.drain()
+                self._on_idle(stream)
 
     def close_stdin(self) -> None:
         if self.stdin is not None:
