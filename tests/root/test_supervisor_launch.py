@@ -7,6 +7,7 @@ import errno
 import os
 import struct
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -15,6 +16,9 @@ from podrt.errors import LaunchError
 from podrt.linux import caps, mount
 from podrt.supervisor.protocol import Credentials, LaunchSpec, Stdio
 from tests.framework.supervisor import PATH, SupervisorBox
+
+# What it is already: a write that isn't refused must do the machine no harm.
+CORE_PATTERN = Path("/proc/sys/kernel/core_pattern").read_text().strip()
 
 
 @pytest_asyncio.fixture
@@ -111,8 +115,8 @@ async def test_users_come_from_the_image(box: SupervisorBox, user: str, extra: t
         ({"rlimits": (("NOSUCH", 1, 1),)}, "rlimit", errno.EINVAL, "unknown resource limit NOSUCH"),
         ({"cgroup_procs": ("/no/cgroup.procs",)}, "cgroup", errno.ENOENT, "/no/cgroup.procs"),
         ({"operations": [mount.FileSystem("/x", "nosuchfs", "x", 0, ())]}, "mount", errno.ENODEV, "/x"),
-        ({"sysctls": (("kernel/core_pattern", "|/x"),)}, "sysctl", errno.EPERM, "kernel/core_pattern"),
-        ({"sysctls": (("net/../kernel/core_pattern", "|/x"),)}, "sysctl", errno.EPERM, "core_pattern"),
+        ({"sysctls": (("kernel/core_pattern", CORE_PATTERN),)}, "sysctl", errno.EPERM, "kernel/core_pattern"),
+        ({"sysctls": (("net/../kernel/core_pattern", CORE_PATTERN),)}, "sysctl", errno.EPERM, "core_pattern"),
     ],
 )
 async def test_a_failed_launch_names_its_step_and_leaves_nothing(
@@ -426,3 +430,64 @@ async def test_orphans_of_the_host_pid_namespace_are_reaped(box: SupervisorBox) 
     await box.launch(spec)
     await box.ended("c")
     await box.eventually(lambda: not box.children(), "no child, zombie or not")
+
+
+async def test_exec_in_a_user_namespace(box: SupervisorBox) -> None:
+    """The namespaces of the container belong to the user namespace; the streams can be reopened by its users."""
+    rows = ((0, 300000, 65536),)
+    spec = LaunchSpec(
+        "s/namespaces",
+        "namespaces",
+        unshare=("user", "net"),
+        uid_map=rows,
+        gid_map=rows,
+        report_namespaces=("user", "net"),
+    )
+    made = await box.launch(spec)
+    tree = mount.clone_tree("/", recursive=False)
+    root, standard = box.overlay("c")
+    for part in ("upper", "work"):
+        os.chown(root.parent / part, 300000, 300000)
+    namespaces: list[int] = []
+    try:
+        mount.set_tree(tree, idmap_userns_fd=made.fds[0])
+        overlay = mount.Overlay(str(root), (), str(root.parent / "upper"), str(root.parent / "work"), (), (2,))
+        operations = [overlay, *standard[1:3], mount.Pivot(str(root))]
+        container = await box.launch(
+            box.script(
+                "c",
+                "exec sleep 60",
+                join=(("user", 0), ("net", 1)),
+                unshare=("mnt", "pid", "cgroup"),
+                uid_map=rows,
+                gid_map=rows,
+                mounts=tuple(mount.encode(operation) for operation in operations),
+            ),
+            [*made.fds, tree],
+        )
+        kinds = ("user", "net", "uts", "ipc", "pid", "cgroup", "mnt")
+        namespaces = [os.open(f"/proc/{container.pid}/ns/{kind}", os.O_RDONLY) for kind in kinds]
+        reader, writer = os.pipe()
+        for number, user in enumerate(("0", "1000")):
+            run = LaunchSpec(
+                f"c/exec/{number}",
+                "exec",
+                join=tuple((kind, index) for index, kind in enumerate(kinds)),
+                uid_map=rows,
+                gid_map=rows,
+                stdio=Stdio("fds", None, 7, 7),
+                credentials=Credentials(user, bounding=("CAP_CHOWN",)),
+                argv=("sh", "-c", "id -u; cut -d' ' -f8- /proc/self/uid_map | tr -s ' '; echo again >/proc/self/fd/1"),
+                env=(PATH,),
+            )
+            await box.launch(run, [*namespaces, writer])
+            assert (await box.ended(f"c/exec/{number}")).code == 0
+            out = os.read(reader, 4096).decode().split()
+            assert out[0] == user and out[-1] == "again" and "300000" in out
+        os.close(reader)
+        os.close(writer)
+        os.kill(container.pid, 9)
+        await box.ended("c")
+    finally:
+        for fd in (*made.fds, tree, *namespaces):
+            os.close(fd)

@@ -257,20 +257,26 @@ async def test_cve_2024_45310_mount_target_exchanged_meanwhile(box: SupervisorBo
 
 async def test_cve_2025_31133_masked_paths(box: SupervisorBox) -> None:
     """/dev/null of the image is something else: a masked file still is the null device."""
-    pattern = Path("/proc/sys/kernel/core_pattern").read_text()
+    # What the attack would write to; it must do the machine no harm where it succeeds.
+    target = Path("/proc/sys/kernel/printk_ratelimit_burst")
+    value = target.read_text().strip()
     operations = [
         mount.Mask("/proc/timer_list"),
         mount.Mask("/etc"),
     ]
     root, standard = box.overlay("c")
     standard = [one for one in standard if not isinstance(one, mount.DeviceNode)]
-    evil = mount.Symlink("/dev/null", "/proc/sys/kernel/core_pattern")
+    evil = mount.Symlink("/dev/null", str(target))
     mounts = [*standard, evil, *operations, mount.Pivot(str(root))]
-    script = "stat -c %t:%T /proc/timer_list; ls /etc | wc -l; echo x >/proc/timer_list; readlink /dev/null"
+    script = (
+        f"stat -c %t:%T /proc/timer_list; ls /etc | wc -l; echo {int(value) + 1} >/proc/timer_list; readlink /dev/null"
+    )
     await box.launch(box.script("c", script, mounts=tuple(mount.encode(one) for one in mounts)))
     await box.ended("c")
-    assert box.output("c").split() == ["1:3", "0", "/proc/sys/kernel/core_pattern"]
-    assert Path("/proc/sys/kernel/core_pattern").read_text() == pattern
+    assert box.output("c").split() == ["1:3", "0", str(target)]
+    after = target.read_text().strip()
+    target.write_text(value)
+    assert after == value
 
 
 async def test_cve_2025_52565_console(box: SupervisorBox) -> None:
