@@ -127,6 +127,17 @@ def del_link(name: str) -> Request:
     return _encode(ifinfmsg(), _RTM_DELLINK, 0, f"removing the link {name}", attrs=[("IFLA_IFNAME", name)])
 
 
+def set_group(name: str, group: int) -> Request:
+    """Make a link a member of a group; ENODEV if there is none."""
+    attributes = [("IFLA_IFNAME", name), ("IFLA_GROUP", group)]
+    return _encode(ifinfmsg(), _RTM_NEWLINK, 0, f"putting the link {name} in a group", attrs=attributes)
+
+
+def del_group(group: int) -> Request:
+    """Remove all links of a group at once; ENODEV if there is none."""
+    return _encode(ifinfmsg(), _RTM_DELLINK, 0, f"removing the links of group {group}", attrs=[("IFLA_GROUP", group)])
+
+
 def new_address(index: int, address: str, prefix: int) -> Request:
     """An address that is usable at once (no duplicate address detection); EEXIST if it is there."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import ipaddress
 import logging
 import os
@@ -28,9 +29,10 @@ from typing import NamedTuple
 
 from podrt.config import Config
 from podrt.linux import namespace, netlink
-from podrt.network import nft
+from podrt.network import links, nft
 from podrt.network import ports as host_ports
 from podrt.network.ipam import Pool
+from podrt.network.links import Together
 from podrt.network.ports import HostPorts
 from podrt.network.ports import Port as Port
 
@@ -63,6 +65,8 @@ class BridgeNetwork:
         self._ports = HostPorts(self._leases / "ports")
         self._lock = threading.Lock()
         self._bridge = 0
+        self._remove_links = Together(links.remove)
+        self._remove_elements = Together(functools.partial(nft.remove, config.nft_table))
 
     # -- the host's side
 
@@ -195,8 +199,8 @@ class BridgeNetwork:
             if not self._bridge:
                 self._setup()
             elements = list(self._ports.of(sandbox_id))
-        nft.remove(self._config.nft_table, elements)
-        netlink.send([netlink.del_link(host_ifname(sandbox_id))], ignore=(errno.ENODEV,))
+        self._remove_elements(elements)
+        self._remove_links([host_ifname(sandbox_id)])
         with self._lock:
             self._forget(sandbox_id)
 

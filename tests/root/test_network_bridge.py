@@ -401,6 +401,16 @@ def test_many_at_once(lab: Lab) -> None:
         lab.serve(pod.netns, 80)
         assert fetch(lab.host, HOST_V4, 9000 + number) == HOST_V4
         assert fetch(pods[0].netns, pod.v6, 80) == pods[0].v6
+    # and away again, all but the first, together with one that isn't there
+    gone = [*(pod.id for pod in pods[1:]), "0" * 64]
+    threads = [threading.Thread(target=lab.on_host, args=(lambda one=one: lab.network.detach(one),)) for one in gone]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert lab.links() == {"pr-nt", host_ifname(pods[0].id)}
+    assert fetch(lab.host, pods[0].v4, 80) == "10.77.0.1"
+    assert len(list((lab.config.run_dir / "leases").iterdir())) == 3
 
 
 async def test_port_forwarding(lab: Lab) -> None:
