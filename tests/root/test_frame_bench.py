@@ -57,7 +57,7 @@ def test_bench_measures_everything(
     text = report.table(results)
     for part in ("(a)", "(b)", "(c)", "(d)", "(e)", "(f)", "targets"):
         assert part in text
-    assert len(results["one"]["create_ms"]) == 5
+    assert len(results["one"]["create_ms"]) == len(results["floor"]["create_ms"]) == 8
     assert len(results["batch"]["create_ms"]) == 8
     assert sum(results["memory"]["empty"].values()) < 100, text
     assert results["memory"]["per_pod"] < 0.3, text
