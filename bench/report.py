@@ -82,6 +82,7 @@ def pictures(results: Results, directory: Path) -> list[Path]:
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.hashsalt"] = "podrt"
     from matplotlib import pyplot
+    from matplotlib.ticker import ScalarFormatter
 
     written = []
 
@@ -110,15 +111,17 @@ def pictures(results: Results, directory: Path) -> list[Path]:
     pyplot.title("A Pod of two containers, until both run")
     save("create")
 
-    pyplot.figure(figsize=(8, 4))
+    pyplot.figure(figsize=(8, 5))
     for name, source, key, color in bars:
         ordered = sorted(source[key])
         parts = [(number + 1) / len(ordered) for number in range(len(ordered))]
-        pyplot.step(ordered, parts, where="post", label=name, color=color)
+        style = "--" if source is results["full"] else "-"
+        pyplot.step(ordered, parts, style, where="post", label=name, color=color)
     pyplot.xscale("log")
+    pyplot.gca().xaxis.set_major_formatter(ScalarFormatter())
     pyplot.xlabel("ms (logarithmic)")
     pyplot.ylabel("part of the runs that took at most this long")
-    pyplot.legend()
+    pyplot.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2, frameon=False)
     pyplot.title("The spread")
     save("spread")
 
@@ -128,10 +131,11 @@ def pictures(results: Results, directory: Path) -> list[Path]:
     for part, color in (("daemon", "#1f6fb4"), ("supervisor", "#5fa2d8")):
         heights = [figures[part] for _, figures in kinds]
         drawn = pyplot.bar([name for name, _ in kinds], heights, bottom=bottom, label=part, color=color)
-        pyplot.bar_label(drawn, fmt="%.1f", label_type="center")
+        pyplot.bar_label(drawn, fmt="%.1f", label_type="center", color="white")
         bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
     pyplot.ylabel("MiB (PSS)")
-    pyplot.legend()
+    pyplot.ylim(0, max(bottom) * 1.2)
+    pyplot.legend(loc="upper left", ncols=2)
     pyplot.title("Memory of podrt's two processes")
     save("memory")
     return written
