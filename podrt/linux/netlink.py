@@ -9,6 +9,7 @@ Functions fail as OSError with the kernel's errno and what was asked for.
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import struct
@@ -39,6 +40,8 @@ _NFPROTO_INET = 1
 
 _HEADER = struct.Struct("=IHHII")
 _BUFFER = 256 * 1024
+_TIMEOUT = 60
+"""Seconds: the kernel always answers, but a transaction under memory pressure may lose an answer."""
 
 
 class Request(NamedTuple):
@@ -66,19 +69,39 @@ def _encode(message: Any, kind: int, how: int, what: str, **fields: Any) -> Requ
 # -- messages
 
 
-def new_veth(
-    name: str, master: int, mtu: int, peer: str, peer_mac: str, peer_netns: int, *, mac: str | None = None
-) -> Request:
+def new_veth(name: str, master: int, mtu: int, peer: str, peer_mac: str, peer_netns: int) -> Request:
     """A veth pair in one message: ``name`` here, up and a port of ``master``; ``peer`` in the namespace of descriptor
     ``peer_netns``, still down (the kernel can't open the peer before it has both: ENOTCONN)."""
-    inner = [("IFLA_IFNAME", peer), ("IFLA_MTU", mtu), ("IFLA_ADDRESS", peer_mac), ("IFLA_NET_NS_FD", peer_netns)]
-    data = {"attrs": [("VETH_INFO_PEER", {"attrs": inner})]}
-    attributes: list[tuple[str, Any]] = [("IFLA_IFNAME", name), ("IFLA_MTU", mtu), ("IFLA_MASTER", master)]
-    if mac is not None:
-        attributes.append(("IFLA_ADDRESS", mac))
-    attributes.append(("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", data)]}))
-    what = f"making the link {name}"
-    return _encode(ifinfmsg(), _RTM_NEWLINK, _F_CREATE | _F_EXCL, what, flags=_IFF_UP, change=_IFF_UP, attrs=attributes)
+    data, places = _veth_template(len(name), mtu, peer)
+    message = bytearray(data)
+    values = (name.encode(), struct.pack("=I", master), bytes.fromhex(peer_mac.replace(":", "")))
+    for place, value in zip(places, (*values, struct.pack("=I", peer_netns)), strict=True):
+        message[place : place + len(value)] = value
+    return Request(bytes(message), f"making the link {name}")
+
+
+@functools.lru_cache(maxsize=16)
+def _veth_template(length: int, mtu: int, peer: str) -> tuple[bytes, tuple[int, ...]]:
+    """The message with marks in it, and where they are: name, master, address, namespace.
+
+    Encoding this deep a message takes 0.3 ms, filling the marks in a hundredth of that.
+    """
+    name, master, mac, netns = "\x01" * length, 0x7A7B7C71, "7a:7b:7c:7d:7e:7f", 0x7A7B7C72
+    inner = [("IFLA_IFNAME", peer), ("IFLA_MTU", mtu), ("IFLA_ADDRESS", mac), ("IFLA_NET_NS_FD", netns)]
+    info = {"attrs": [("VETH_INFO_PEER", {"attrs": inner})]}
+    attributes = [
+        ("IFLA_IFNAME", name),
+        ("IFLA_MTU", mtu),
+        ("IFLA_MASTER", master),
+        ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", info)]}),
+    ]
+    data = _encode(
+        ifinfmsg(), _RTM_NEWLINK, _F_CREATE | _F_EXCL, "", flags=_IFF_UP, change=_IFF_UP, attrs=attributes
+    ).data
+    marks = (struct.pack("=I", master), bytes.fromhex(mac.replace(":", "")), struct.pack("=I", netns))
+    first = _HEADER.size + 16 + 4  # struct ifinfomsg and the header of the first attribute
+    assert data[first : first + length] == name.encode() and all(data.count(mark) == 1 for mark in marks)
+    return data, (first, *(data.index(mark) for mark in marks))
 
 
 def new_bridge(name: str, mac: str, mtu: int) -> Request:
@@ -199,6 +222,7 @@ def map_element(table: str, name: str, key: bytes, value: bytes, *, delete: bool
 def _socket(protocol: int) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol) as sock:
         sock.bind((0, 0))
+        sock.settimeout(_TIMEOUT)
         yield sock
 
 
