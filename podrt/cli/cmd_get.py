@@ -72,7 +72,7 @@ def get(
             raise CliError("you may only watch one resource type, or one object, at a time")
         _watch(session, wanted[0], query, output == "wide", render, watch_only)
     elif render is None:
-        _print_tables(session, wanted, query, output == "wide")
+        _print_tables(session, wanted, query, output == "wide", prefixed=targets[:1] == ("all",))
     else:
         _print_objects(session, wanted, query, render, output)
 
@@ -116,8 +116,8 @@ def _fetch(session: Session, target: Target, query: _Query, accept: str) -> Iter
                 raise
 
 
-def _print_tables(session: Session, wanted: list[Target], query: _Query, wide: bool) -> None:
-    several = len({target.resource for target in wanted}) > 1
+def _print_tables(session: Session, wanted: list[Target], query: _Query, wide: bool, prefixed: bool) -> None:
+    several = prefixed or len({target.resource for target in wanted}) > 1
     printed = False
     failure: ApiError | None = None
     printer: printers.Table | None = None
