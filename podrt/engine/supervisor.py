@@ -34,6 +34,7 @@ _log = logging.getLogger(__name__)
 _START_SECONDS = 20.0
 _REQUEST_SECONDS = 60.0
 _REAP_TRIES = 50
+_REAP_SECONDS = 0.5
 
 
 class Launched(NamedTuple):
@@ -115,6 +116,7 @@ class SupervisorClient:
         self._closing = False
         self._recovery: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[Any]] = set()
+        self._reaping: asyncio.Task[None] | None = None
 
     # -- life
 
@@ -312,7 +314,17 @@ class SupervisorClient:
         return ours
 
     async def _hello(self) -> None:
-        reply, fds = await self._request({"op": "hello", "version": VERSION}, timeout=_START_SECONDS)
+        try:
+            reply, fds = await self._say_hello()
+        except LaunchError as error:
+            if error.errno != errno.EPROTO:
+                raise UnavailableError(f"the supervisor refuses this daemon: {error}") from error
+            _log.warning("%s; upgrading it in place", error)
+            try:
+                await self.reexec()
+                reply, fds = await self._say_hello()
+            except LaunchError as again:
+                raise UnavailableError(f"the supervisor can't be upgraded: {again}") from again
         self.pid = reply["pid"]
         self.processes = {}
         for value in reply["processes"]:
@@ -329,6 +341,9 @@ class SupervisorClient:
                     os.close(masters[identity])
             else:
                 self._keeps[identity] = _Keep(known, pidfd, masters.get(identity))
+
+    async def _say_hello(self) -> tuple[dict[str, Any], list[int]]:
+        return await self._request({"op": "hello", "version": VERSION}, timeout=_START_SECONDS)
 
     async def _request(
         self, message: dict[str, Any], fds: Sequence[int] = (), timeout: float | None = _REQUEST_SECONDS
@@ -461,6 +476,7 @@ class SupervisorClient:
             _log.error("the supervisor has died; starting a new one")
             self._link.use(self._spawn())
             await self._hello()
+            self._start_reaping()
         found = self.processes
         self.processes = before | found
         for identity, known in found.items():
@@ -476,6 +492,24 @@ class SupervisorClient:
                 except LaunchError as error:
                     _log.error("%s: its output can't be taken over: %s", identity, error)
         return sock is None
+
+    def _start_reaping(self) -> None:
+        if self._reaping is None or self._reaping.done():
+            self._reaping = asyncio.get_running_loop().create_task(self._reap_strangers())
+            self._background.add(self._reaping)
+            self._reaping.add_done_callback(self._background.discard)
+
+    async def _reap_strangers(self) -> None:
+        """After a supervisor's death its children are ours. Those on record are waited for by pidfd; the rest, which it
+        was just launching or had inherited itself, would stay zombies for as long as the daemon lives."""
+        while True:
+            strangers = _strangers({self.pid, *(keep.known.record.pid for keep in self._keeps.values())})
+            for pid in strangers:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
+            if not strangers and not any(keep.waiting for keep in self._keeps.values()):
+                return
+            await asyncio.sleep(_REAP_SECONDS)
 
     async def _adopt(self, keep: _Keep) -> None:
         known = keep.known
@@ -532,6 +566,28 @@ class SupervisorClient:
             break
         keep.waiting = False
         self._finished(record)
+
+
+def _strangers(known: set[int]) -> list[int]:
+    """Children of this process that it did not start itself: they have sessions of their own, its subprocesses share
+    its.
+
+    Found in /proc, for only a look at each leaves the children of others alone.
+    """
+    session = os.getsid(0)
+    found = []
+    for task in os.listdir("/proc/self/task"):
+        try:
+            with open(f"/proc/self/task/{task}/children", encoding="ascii") as file:
+                pids = [int(pid) for pid in file.read().split()]
+        except OSError:
+            # The thread has ended, or the kernel has no such file (CONFIG_PROC_CHILDREN).
+            continue
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                if pid not in known and os.getsid(pid) != session:
+                    found.append(pid)
+    return found
 
 
 def _orphan_status(pidfd: int) -> int | None:

@@ -29,6 +29,7 @@ class Launch:
     """A launch under way. ``fds`` are the descriptors the child handed back: terminal master first, if any."""
 
     __slots__ = (
+        "answered",
         "channel",
         "error",
         "fds",
@@ -52,6 +53,7 @@ class Launch:
         self.start_time = process.start_time(pid)
         self.channel = channel
         self.ready = False
+        self.answered = False
         self.terminal = False
         self.warnings: list[str] = []
         self.user: list[Any] | None = None

@@ -17,6 +17,7 @@ import gc
 import os
 import resource
 import signal
+import time
 
 from podrt.linux import libc, mount
 from podrt.supervisor import interpreter, reexec, server
@@ -24,6 +25,7 @@ from podrt.supervisor.child import forbid_imports
 from podrt.supervisor.supervisor import Supervisor
 
 _NAME = b"podrt-superviso"
+_LOCK_SECONDS = 1.0
 
 
 def main(arguments: list[str]) -> None:
@@ -71,10 +73,16 @@ def _lock(run_dir: str) -> int:
     """
     path = f"{run_dir}/supervisor.pid"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise SystemExit(f"{path}: another supervisor runs") from None
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            # The children that a dead supervisor was just launching share its lock until they are gone too.
+            if time.monotonic() > deadline:
+                raise SystemExit(f"{path}: another supervisor runs") from None
+            time.sleep(0.01)
     os.ftruncate(fd, 0)
     os.pwrite(fd, b"%d\n" % os.getpid(), 0)
     return fd

@@ -228,7 +228,12 @@ class Supervisor:
     # -- children
 
     def _on_report(self, launch: Launch) -> None:
-        if launch.on_report():
+        closed = launch.on_report()
+        if launch.ready and launch.spec.kind == "namespaces" and not launch.answered:
+            # Nothing can fail any more, and nobody has to wait until the child is gone.
+            launch.answered = True
+            self._answer_launch(launch)
+        if closed:
             self.loop.unwatch(launch.channel.fileno())
             if launch.ready and launch.error is None and launch.spec.kind != "namespaces":
                 self._started(launch)
@@ -288,17 +293,16 @@ class Supervisor:
                 self._on_exit(ended, code, number)
 
     def _on_child_gone(self, launch: Launch, readers: Readers, code: int, number: int) -> None:
-        launch.on_report()
-        self.loop.unwatch(launch.channel.fileno())
-        if launch.ready and launch.error is None and launch.spec.kind != "namespaces":
+        self._on_report(launch)
+        if launch.pid not in self.launches:
             # Reaped before its report was read; it has been started all the same, and its exit follows.
-            self._started(launch)
             return
+        self.loop.unwatch(launch.channel.fileno())
         del self.launches[launch.pid]
-        if launch.error is not None:
+        if launch.answered:
+            pass
+        elif launch.error is not None:
             self.connection.send({"seq": launch.seq, "error": launch.error})
-        elif launch.ready:
-            self._answer_launch(launch)
         else:
             how = f"killed by signal {number}" if number else f"exit code {code}"
             text = f"the process ended during its set-up ({how}); a memory limit that is too small does that"

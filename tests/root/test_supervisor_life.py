@@ -80,6 +80,54 @@ async def test_a_container_that_ends_between_two_supervisors(box: SupervisorBox)
     assert box.records("c") == [("stdout", "F", "before"), ("stdout", "F", "after"), ("stdout", "P", "part")]
 
 
+async def test_kill_9_in_the_middle_of_launches(box: SupervisorBox) -> None:
+    """Each launch under way fails or has happened; no half-made process stays, and the next ones work."""
+    for number in range(8):
+        tasks = [
+            asyncio.create_task(box.client.launch(box.script(f"c{number}-{index}", "exec sleep 60")))
+            for index in range(4)
+        ]
+        await asyncio.sleep(0.002 * number)
+        os.kill(box.client.pid, signal.SIGKILL)
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        for index, outcome in enumerate(outcomes):
+            if isinstance(outcome, BaseException):
+                assert isinstance(outcome, UnavailableError), outcome
+            else:
+                os.close(outcome.pidfd)
+                box.pids[f"c{number}-{index}"] = outcome.pid
+        before = box.client.pid
+        await box.eventually(lambda before=before: box.client.pid != before and box.client._link.connected, "a new one")
+        box.supervisors.add(box.client.pid)
+    assert await box.run("after", "echo works") == "works\n"
+    for name, pid in box.pids.items():
+        if name != "after":
+            os.kill(pid, signal.SIGKILL)
+            assert (await box.ended(name)).signal == signal.SIGKILL
+    # What had executed before its answer was sent is a child of the daemon now: the engine finds it by its cgroup
+    # and kills it. Of what was still in its set-up nothing is left, not even a zombie.
+    known = {*box.supervisors, *box.pids.values()}
+    await box.eventually(
+        lambda: all(_read(Path(f"/proc/{pid}/comm")) == b"sleep\n" for pid in own_children() if pid not in known),
+        "that",
+    )
+    strangers = [pid for pid in own_children() if pid not in known]
+    for pid in strangers:
+        os.kill(pid, signal.SIGKILL)
+    await box.eventually(lambda: not [pid for pid in own_children() if pid not in known], "the daemon to reap them")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b"sleep\n"
+
+
+def own_children() -> list[int]:
+    return [int(pid) for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()]
+
+
 async def test_kill_9_of_the_supervisor_keeps_terminals(box: SupervisorBox) -> None:
     spec = box.script("c", "while read x; do echo got-$x; done", stdio=Stdio("terminal"), terminal=True)
     launched = await box.launch(spec)
@@ -328,3 +376,23 @@ async def test_many_at_once(box: SupervisorBox) -> None:
         assert box.output(name) == f"{name}\n"
         await box.client.forget(name)
     assert len(os.listdir(f"/proc/{box.client.pid}/fd")) < 20
+
+
+async def test_a_daemon_of_another_version_upgrades_the_supervisor(
+    box: SupervisorBox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The code on disk is not newer here, so the upgrade is tried and then said to be in vain."""
+    await box.launch(box.script("c", "sleep 0.5; exit 3"))
+    pid, image = box.client.pid, os.stat(f"/proc/{box.client.pid}/exe").st_ino
+    await box.client.close()
+    monkeypatch.setattr("podrt.engine.supervisor.VERSION", 99)
+    other = box.new_client()
+    with pytest.raises(UnavailableError, match="can't be upgraded: the supervisor speaks version 1, not 99"):
+        await other.start()
+    assert os.stat(f"/proc/{pid}/exe").st_ino != image
+    await other.close()
+    monkeypatch.undo()
+    box.client = box.new_client()
+    await box.start()
+    assert box.client.pid == pid
+    assert (await box.ended("c")).code == 3
