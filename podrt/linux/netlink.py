@@ -27,7 +27,7 @@ _NLMSG_DONE = 3
 _F_REQUEST, _F_ACK, _F_DUMP = 0x1, 0x4, 0x300
 _F_EXCL, _F_CREATE = 0x200, 0x400
 _RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK = 16, 17, 18
-_RTM_NEWADDR = 20
+_RTM_NEWADDR, _RTM_GETADDR = 20, 22
 _RTM_NEWROUTE = 24
 _IFF_UP = 1
 _IFA_F_NODAD = 0x2
@@ -279,33 +279,49 @@ def _collect(sock: socket.socket, requests: Sequence[Request], ignore: Sequence[
 
 def links() -> list[Link]:
     """All links of the calling thread's namespace."""
-    found: list[Link] = []
-    request = _encode(ifinfmsg(), _RTM_GETLINK, _F_DUMP, "listing links")
+    return [_link(payload) for payload in _dump(_encode(ifinfmsg(), _RTM_GETLINK, _F_DUMP, "listing links"))]
+
+
+def addresses() -> list[tuple[int, str]]:
+    """All addresses of the calling thread's namespace: (index of the link, ``address/prefix``)."""
+    found = []
+    for payload in _dump(_encode(ifaddrmsg(), _RTM_GETADDR, _F_DUMP, "listing addresses")):
+        family, prefix, _, _, index = struct.unpack_from("=BBBBI", payload)
+        values = dict(_attributes(payload, 8))
+        value = values.get(2) or values.get(1)  # IFA_LOCAL, IFA_ADDRESS
+        if value is not None:
+            found.append((index, f"{socket.inet_ntop(family, value)}/{prefix}"))
+    return found
+
+
+def _dump(request: Request) -> Iterator[bytes]:
+    """The payload of each message of a dump."""
     with _socket(socket.NETLINK_ROUTE) as sock:
         sock.send(_number(request.data, 1))
         while True:
             for kind, _, payload in _messages(sock.recv(_BUFFER)):
                 if kind == _NLMSG_DONE:
-                    return found
+                    return
                 if kind == _NLMSG_ERROR:
                     code = -struct.unpack_from("=i", payload)[0]
-                    raise OSError(code, f"listing links: {os.strerror(code)}")
-                found.append(_link(payload))
+                    raise OSError(code, f"{request.what}: {os.strerror(code)}")
+                yield payload
+
+
+def _attributes(payload: bytes, at: int) -> Iterator[tuple[int, bytes]]:
+    while at + 4 <= len(payload):
+        length, kind = struct.unpack_from("=HH", payload, at)
+        yield kind, payload[at + 4 : at + length]
+        at += max((length + 3) & ~3, 4)
 
 
 def _link(payload: bytes) -> Link:
     """The few fields that are needed, of struct ifinfomsg and its attributes (decoding it all takes a millisecond)."""
-    index, flags = struct.unpack_from("=iI", payload, 4)
-    name, master, at = "", 0, 16
-    while at + 4 <= len(payload):
-        length, kind = struct.unpack_from("=HH", payload, at)
-        value = payload[at + 4 : at + length]
-        if kind == 3:  # IFLA_IFNAME
-            name = value.rstrip(b"\0").decode()
-        elif kind == 10:  # IFLA_MASTER
-            master = struct.unpack("=I", value)[0]
-        at += max((length + 3) & ~3, 4)
-    return Link(index, name, master, bool(flags & _IFF_UP))
+    number, flags = struct.unpack_from("=iI", payload, 4)
+    values = dict(_attributes(payload, 16))
+    name = values.get(3, b"").rstrip(b"\0").decode()  # IFLA_IFNAME
+    master = struct.unpack("=I", values.get(10, bytes(4)))[0]  # IFLA_MASTER
+    return Link(number, name, master, bool(flags & _IFF_UP))
 
 
 def index_of(name: str) -> int:

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from podrt.config import Config
+from podrt.errors import ConflictError
 from podrt.linux import namespace, netlink
 from podrt.network import links, nft
 from podrt.network import ports as host_ports
@@ -65,6 +66,7 @@ class BridgeNetwork:
         self._ports = HostPorts(self._leases / "ports")
         self._lock = threading.Lock()
         self._bridge = 0
+        self._loaded = False
         self._remove_links = Together(links.remove)
         self._remove_elements = Together(functools.partial(nft.remove, config.nft_table))
 
@@ -73,18 +75,22 @@ class BridgeNetwork:
     def setup(self) -> None:
         """Make what all Pods share: directories, bridge, forwarding, table. Can be repeated.
 
-        Raises UnsupportedError (no nft), OSError.
+        Raises UnsupportedError (no nft), ConflictError (a subnet that the host has already), OSError.
         """
         with self._lock:
             self._setup()
 
-    def _setup(self, live: Collection[str] | None = None) -> None:
+    def _load(self) -> None:
         self._ports.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for pool in self._pools:
             pool.load()
         for broken in self._ports.load():
             log.warning("host ports of sandbox %s can't be read and are dropped", broken)
             self._ports.release(broken)
+        self._loaded = True
+
+    def _setup(self, live: Collection[str] | None = None) -> None:
+        self._load()
         bridge = self._make_bridge()
         _set_forwarding(self._config.bridge)
         kept = None
@@ -95,9 +101,22 @@ class BridgeNetwork:
         nft.run(nft.ruleset(config.nft_table, config.bridge, config.subnet_v4, subnet_v6, kept))
         self._bridge = bridge
 
+    def _check_subnets(self, index: int) -> None:
+        """Two links with one subnet: answers to Pods would go to the other one, and nothing would say why."""
+        names = {link.number: link.name for link in netlink.links()}
+        for number, text in netlink.addresses():
+            network = ipaddress.ip_interface(text).network
+            for pool in self._pools:
+                if number != index and network.version == pool.network.version and network.overlaps(pool.network):
+                    raise ConflictError(
+                        f"subnet {pool.network} overlaps {network} of the link {names.get(number, number)}; "
+                        "configure another subnet, or remove the link"
+                    )
+
     def _make_bridge(self) -> int:
         name = self._config.bridge
         index = netlink.index_of(name)
+        self._check_subnets(index)
         if not index:
             mac = _mac(self._pools[0].gateway)
             netlink.send([netlink.new_bridge(name, mac, self._config.mtu)], ignore=(errno.EEXIST,))
@@ -116,6 +135,7 @@ class BridgeNetwork:
     def teardown(self) -> None:
         """Remove bridge, table and leases, with whatever is still connected. Forwarding stays on. Can be repeated."""
         with self._lock:
+            self._load()
             for owner in self._owners():
                 self._detach(owner)
             netlink.send([netlink.del_link(self._config.bridge)], ignore=(errno.ENODEV,))
@@ -196,8 +216,8 @@ class BridgeNetwork:
     def detach(self, sandbox_id: str) -> None:
         """Disconnect a sandbox and give up its addresses and host ports. Nothing if it has none."""
         with self._lock:
-            if not self._bridge:
-                self._setup()
+            if not self._loaded:
+                self._load()  # Not all of set-up: what is there must be removable where nothing new could be made.
             elements = list(self._ports.of(sandbox_id))
         self._remove_elements(elements)
         self._remove_links([host_ifname(sandbox_id)])

@@ -336,6 +336,22 @@ def test_a_new_daemon_finds_everything(lab: Lab) -> None:
     assert fetch(later.netns, keep.v4, 80) == later.v4
 
 
+def test_detaching_where_set_up_is_impossible(lab: Lab) -> None:
+    """After a restart, with the bridge gone, its table too, and its subnet taken by someone else."""
+    pod = lab.pod("one", [Port(80, 8080)])
+    lab.on_host(lambda: subprocess.run(["nft", "flush", "ruleset"], check=True))
+    lab.on_host(lambda: netlink.send([netlink.del_link("pr-nt")]))
+    lab.on_host(lambda: netlink.send([netlink.new_bridge("thief", "0a:00:00:00:00:03", 1500)]))
+    lab.on_host(lambda: netlink.send([netlink.new_address(netlink.index_of("thief"), "10.77.0.1", 24)]))
+    lab.network = lab.make_network()
+    with pytest.raises(ConflictError, match="thief"):
+        lab.on_host(lambda: lab.network.recover({pod.id}))
+    lab.on_host(lambda: lab.network.detach(pod.id))
+    assert [path.name for path in (lab.config.run_dir / "leases").iterdir()] == ["ports"]
+    assert lab.links() == {"thief"}
+    lab.on_host(lambda: netlink.send([netlink.del_link("thief")]))
+
+
 def test_what_others_removed_is_made_again(lab: Lab) -> None:
     one = lab.pod("one", [Port(80, 8080)])
     lab.on_host(lambda: netlink.send([netlink.del_link("pr-nt")]))
@@ -347,6 +363,15 @@ def test_what_others_removed_is_made_again(lab: Lab) -> None:
     lab.on_host(lambda: lab.network.recover({one.id, two.id}))
     assert fetch(lab.world, HOST_V4, 8080) == WORLD_V4
     lab.on_host(lambda: lab.network.detach(one.id))
+
+
+@pytest.mark.parametrize("settings", [{"subnet_v4": "203.0.112.0/20"}, {"subnet_v6": "2001:db8::/80"}])
+def test_a_subnet_that_the_host_has_already(lab: Lab, settings: dict[str, str]) -> None:
+    network = lab.make_network(**settings)
+    with pytest.raises(ConflictError, match=r"overlaps .* of the link uplink; configure another subnet"):
+        lab.on_host(network.setup)
+    assert lab.links() == set()
+    assert lab.nft() == ""
 
 
 def test_foreign_tables_are_left_alone(lab: Lab) -> None:
