@@ -20,12 +20,13 @@ import time
 from collections.abc import Callable
 
 from podrt.linux import libc
-from podrt.supervisor.logfile import LogFile, cut, format_lines
+from podrt.supervisor.logfile import PARTIAL, LogFile, cut, format_lines
 from podrt.supervisor.poll import EDGE, IN, OUT, Loop
 
 CHUNK = 64 * 1024
 _PRIVATE_PIPE = 1024 * 1024
-_F_SETPIPE_SZ = 1031
+_F_SETPIPE_SZ, _F_GETPIPE_SZ = 1031, 1032
+_SMALL_PIPE = 2 * PARTIAL
 _LINGER = 10.0
 """Seconds that a slow client has to take the last output of a stream that has ended."""
 
@@ -180,6 +181,9 @@ class Stream:
         self._forward(data[self.seen :])
         self.seen = len(data)
         count = len(data) if self.log is None else cut(data)
+        if count == 0 and fcntl.fcntl(self.fd, _F_GETPIPE_SZ) < _SMALL_PIPE:
+            # The container has made its pipe so small that a line may never become whole in it: it would wait for ever.
+            count = len(data)
         if count == 0:
             # An unfinished line that nobody can finish any more hides the end of file.
             self.writers = not _hung_up(self.fd)

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from podrt.supervisor import logfile
@@ -49,6 +49,7 @@ def test_joined_records_are_the_output(data: bytes) -> None:
     assert all(len(text) <= PARTIAL for _, text in records)
 
 
+@settings(max_examples=25)
 @given(chunks, st.data())
 def test_output_in_any_pieces_gives_the_same_text(data: bytes, draw: st.DataObject) -> None:
     """As the pump does it: of each piece what can be cut, at the end the rest."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 from collections.abc import Iterator
@@ -97,6 +98,20 @@ def test_a_reader_that_dies_loses_nothing(pump: Pump) -> None:
     pump.stream = pump.open()
     pump.turns()
     assert pump.texts() == ["F a", "F b", "F cd"]
+
+
+def test_a_pipe_of_one_page_holds_up_no_long_line(pump: Pump) -> None:
+    fcntl.fcntl(pump.writer, 1031, 4096)
+    line = b"x" * 10000 + b"\n"
+    sent = 0
+    while sent < len(line):
+        try:
+            sent += os.write(pump.writer, line[sent : sent + 1500])
+        except BlockingIOError:
+            pump.turns(2)
+    pump.turns()
+    texts = pump.texts()
+    assert "".join(text[2:] for text in texts) == "x" * 10000 and texts[-1].startswith("F ")
 
 
 def test_clients_get_unfinished_lines_once(pump: Pump) -> None:
