@@ -154,6 +154,13 @@ class SupervisorBox:
 
     async def destroy(self) -> list[str]:
         """Kill everything; returns what was left behind that a supervisor's end should not leave."""
+        try:
+            return await self._end()
+        finally:
+            libc.umount2(str(self.root), libc.MNT_DETACH)
+            shutil.rmtree(self.root)
+
+    async def _end(self) -> list[str]:
         problems = []
         for known in list(self.client.processes.values()):
             if not known.record.exited:
@@ -183,6 +190,4 @@ class SupervisorBox:
                 os.waitpid(pid, os.WNOHANG)
             if Path(f"/proc/{pid}").exists():
                 problems.append(f"supervisor {pid} still runs")
-        libc.umount2(str(self.root), libc.MNT_DETACH)
-        shutil.rmtree(self.root)
         return problems

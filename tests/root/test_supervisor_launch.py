@@ -491,3 +491,28 @@ async def test_exec_in_a_user_namespace(box: SupervisorBox) -> None:
     finally:
         for fd in (*made.fds, tree, *namespaces):
             os.close(fd)
+
+
+@pytest.mark.parametrize("way", ["descriptor", "file"])
+async def test_cgroups_are_entered_before_their_namespace_is_made(box: SupervisorBox, way: str) -> None:
+    """On cgroup v2 by clone3 with the directory's descriptor, elsewhere by writing to cgroup.procs."""
+    points = [point for point in mount.mount_points("/sys/fs/cgroup") if point.fstype == "cgroup2"]
+    if not points:
+        pytest.skip("this machine lacks: a mounted cgroup2 hierarchy")
+    group = Path(points[0].path) / f"podrt-{box.root.name[-8:]}"
+    group.mkdir()
+    fd = os.open(group, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        how = {"cgroup_fd": 0} if way == "descriptor" else {"cgroup_procs": (str(group / "cgroup.procs"),)}
+        launched = await box.launch(box.script("c", "grep ^0: /proc/self/cgroup; exec sleep 60", **how), [fd])
+        assert (group / "cgroup.procs").read_text().split() == [str(launched.pid)]
+        await box.eventually(lambda: box.output("c") == "0::/\n", "the container's own view of its cgroup")
+        os.kill(launched.pid, 9)
+        await box.ended("c")
+        with pytest.raises(LaunchError) as caught:
+            await box.launch(box.spec("d", "/no/such", **how), [fd])
+        assert caught.value.errno == errno.ENOENT
+        assert (group / "cgroup.procs").read_text() == "", "a failed launch is out of its cgroup when it is told"
+    finally:
+        os.close(fd)
+        group.rmdir()
