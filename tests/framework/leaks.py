@@ -175,7 +175,7 @@ class Footprint:
         """``config`` is a :class:`podrt.config.Config` whose paths all lie in directories of its own."""
         roots = (config.run_dir, config.state_dir, config.log_dir)
         below = tuple(f"{root}/" for root in (*roots, config.netns_dir))
-        quiet = (str(config.state_dir / "images") + "/", str(config.state_dir / "store.db"))
+        quiet = (str(config.state_dir / "images"), str(config.state_dir / "store.db"))
         return cls(
             mounts=tuple(p for p in mount_points() if p.startswith(below)),
             supervisor_mounts=tuple(p for p in supervisor_mount_points(config.run_dir) if p.startswith(below)),
