@@ -50,7 +50,9 @@ async def create(machine: Machine, sandbox_id: str, spec: ContainerSpec) -> str:
         stack.step("container.image", lambda: machine.images.release(record.image_id, record.id))
         machine.images.hold(record.image_id, record.id)
         stack.step("container.cgroup", lambda: _remove_cgroup(machine, record))
-        machine.cgroups.create(record.cgroup, record.spec.resources, rules=parts.device_rules(spec))
+        await asyncio.to_thread(
+            machine.cgroups.create, record.cgroup, record.spec.resources, rules=parts.device_rules(spec)
+        )
         stack.step("container.storage", lambda: _remove_storage(unit))
         _make_storage(sandbox, unit)
         stack.step("container.created")
@@ -181,7 +183,7 @@ def _new_record(machine: Machine, sandbox: Sandbox, spec: ContainerSpec) -> Cont
     launch.check(machine, spec)
     if not spec.resources.pids_limit and machine.config.pids_limit:
         spec = parts.replaced(spec, resources=parts.replaced(spec.resources, pids_limit=machine.config.pids_limit))
-    identity = secrets.token_hex(32)
+    identity = sandbox.spare_ids.pop() if sandbox.spare_ids else secrets.token_hex(32)
     return ContainerRecord(
         id=identity,
         sandbox_id=sandbox.id,

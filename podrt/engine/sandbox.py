@@ -2,9 +2,8 @@
 
 Set-up, and what runs at the same time::
 
-    record -> +- namespaces, in the supervisor ---+-> pins -> network --+-> pause -> files -> ready
-              +- cgroup, /dev/shm, here ----------+                     |
-                                                   (addresses, veth, nft: in a thread)
+    record -> +- namespaces and pins, in a thread ---+-> network, in a thread -> files -> pause -> ready
+              +- cgroup, in a thread; /dev/shm ------+
 
 Everything is found again through the record, which is written first and removed last: :func:`tear_down` undoes
 whatever part of a sandbox there is and may be called any number of times. Each of its steps is a checkpoint for fault
@@ -20,8 +19,9 @@ import secrets
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
-from podrt.engine import command, launch, parts, undo
+from podrt.engine import command, launch, namespaces, parts, undo
 from podrt.engine import container as containers
 from podrt.engine.records import Phase, Process, SandboxRecord
 from podrt.engine.records import save as save_record
@@ -34,6 +34,8 @@ from podrt.linux import mount as ops
 from podrt.network import files
 
 log = logging.getLogger(__name__)
+
+_SPARE_CGROUPS = 2
 
 
 async def run(machine: Machine, spec: SandboxSpec) -> SandboxStatus:
@@ -50,25 +52,29 @@ async def run(machine: Machine, spec: SandboxSpec) -> SandboxStatus:
         save_record(sandbox.directory, record)
         machine.sandboxes[record.id] = sandbox
         stack.step("sandbox.namespaces", lambda: _unpin(machine, sandbox.record))
-        making = asyncio.create_task(_make_namespaces(machine, sandbox, sysctls))
+        namespaces_made = asyncio.create_task(_make_namespaces(machine, sandbox, sysctls))
+        cgroup_made: asyncio.Task[None] | None = None
         try:
-            await asyncio.sleep(0)  # the request goes out before the work here begins
-            stack.step("sandbox.cgroup", lambda: _remove_cgroup(machine, sandbox.record))
-            _make_cgroup(machine, sandbox)
+            await asyncio.sleep(0)  # it begins before the work here does
+            stack.step("sandbox.cgroup", lambda: _remove_cgroup(machine, sandbox))
+            cgroup_made = asyncio.create_task(asyncio.to_thread(_make_cgroup, machine, sandbox))
             stack.step("sandbox.shm", lambda: _unmount_shm(sandbox))
             if spec.ipc != NamespaceMode.NODE:
                 _mount_shm(sandbox)
-            namespaces = await making
+            await cgroup_made
+            machine.warm()
+            pinned = await namespaces_made
         except BaseException:
-            await _abandon(making)
+            # What has to be undone is only known when they have ended.
+            await _end(namespaces_made, cgroup_made)
             raise
         stack.step("sandbox.network", lambda: parts.detach(machine, record.id))
         ips: tuple[str, ...] = ()
-        if "net" in namespaces:
-            ips = await parts.attach(machine, record.id, namespaces["net"], spec.port_mappings)
+        if "net" in pinned:
+            ips = await parts.attach(machine, record.id, pinned["net"], spec.port_mappings)
         stack.step("sandbox.files")
         _write_files(machine, sandbox, ips)
-        sandbox.record = _with(sandbox.record, namespaces=namespaces, ips=ips)
+        sandbox.record = _with(sandbox.record, namespaces=pinned, ips=ips)
         if spec.pid == NamespaceMode.POD:
             stack.step("sandbox.pause", lambda: kill_pause(machine, sandbox))
             await _start_pause(machine, sandbox)
@@ -116,7 +122,7 @@ async def tear_down(machine: Machine, sandbox: Sandbox) -> None:
         ("containers", lambda: _remove_containers(machine, sandbox)),
         ("namespaces", lambda: _unpin(machine, record)),
         ("shm", lambda: _unmount_shm(sandbox)),
-        ("cgroup", lambda: _remove_cgroup(machine, record)),
+        ("cgroup", lambda: _remove_cgroup(machine, sandbox)),
     )
     for name, step in steps:
         undo.checkpoint(f"sandbox.remove.{name}")
@@ -212,24 +218,34 @@ async def _make_namespaces(machine: Machine, sandbox: Sandbox, sysctls: tuple[tu
     spec = launch.namespaces(sandbox.record, sysctls)
     if not spec.unshare:
         return {}
-    launched = await machine.supervisor.launch(spec, [])
-    with closing([launched.pidfd, *launched.fds]):
-        paths = {kind: str(_pin_path(machine, sandbox.record, kind)) for kind in spec.report_namespaces}
-        for kind, fd in zip(spec.report_namespaces, launched.fds, strict=True):
-            ops.pin_namespace(fd, paths[kind])
-        return paths
+    paths = {kind: str(_pin_path(machine, sandbox.record, kind)) for kind in spec.unshare}
+
+    def pin(fds: list[int]) -> None:
+        with closing(fds):
+            for path, fd in zip(paths.values(), fds, strict=True):
+                ops.pin_namespace(fd, path)
+
+    if "user" in spec.unshare:
+        launched = await machine.supervisor.launch(spec, [])
+        os.close(launched.pidfd)
+        pin(launched.fds)
+    else:
+        await namespaces.in_own_thread(lambda: pin(namespaces.make(spec.unshare, spec.hostname, sysctls)))
+    return paths
 
 
-async def _abandon(making: asyncio.Task[dict[str, str]]) -> None:
-    """Let the namespaces be made to the end: only then is it known what has to be unpinned."""
+async def _end(*tasks: asyncio.Task[Any] | None) -> None:
+    """Wait until work that can't be stopped has ended, at most 10 seconds; its result or failure no longer matters."""
+    started = [task for task in tasks if task is not None]
 
     async def wait() -> None:
-        await asyncio.wait({making}, timeout=10)
+        await asyncio.wait(started, timeout=10)
 
     with contextlib.suppress(asyncio.CancelledError):
-        await undo.finish(wait(), "abandoned namespaces")
-    if making.done() and not making.cancelled():
-        making.exception()
+        await undo.finish(wait(), "abandoned set-up")
+    for task in started:
+        if task.done() and not task.cancelled():
+            task.exception()
 
 
 def _pin_path(machine: Machine, record: SandboxRecord, kind: str) -> Path:
@@ -244,18 +260,32 @@ def _unpin(machine: Machine, record: SandboxRecord) -> None:
 
 
 def _make_cgroup(machine: Machine, sandbox: Sandbox) -> None:
+    """The Pod's cgroup and two in it for containers to come.
+
+    mkdir(2) in a cgroup waits while any process enters one, on v1 for up to 10 ms (an RCU grace period). Made
+    beforehand, the containers' cgroups are there before the first process enters."""
     record = sandbox.record
-    if record.own_cgroup:
-        machine.cgroups.create(record.cgroup, record.spec.resources, pod=True)
+    if not record.own_cgroup:
+        return
+    machine.cgroups.create(record.cgroup, record.spec.resources, pod=True)
+    for _ in range(_SPARE_CGROUPS):
+        identity = secrets.token_hex(32)
+        machine.cgroups.create(f"{record.cgroup}/{identity}")
+        sandbox.spare_ids.append(identity)
 
 
-async def _remove_cgroup(machine: Machine, record: SandboxRecord) -> None:
+async def _remove_cgroup(machine: Machine, sandbox: Sandbox) -> None:
+    record = sandbox.record
     shared = any(other.record.cgroup == record.cgroup and other.id != record.id for other in machine.sandboxes.values())
-    pause = pause_cgroup(record)
     if record.own_cgroup and not shared:
-        await asyncio.to_thread(machine.cgroups.remove, record.cgroup)
-    elif record.spec.pid == NamespaceMode.POD:
-        await asyncio.to_thread(machine.cgroups.remove, pause)
+        paths = [record.cgroup]
+    else:
+        paths = [f"{record.cgroup}/{identity}" for identity in sandbox.spare_ids]
+        if record.spec.pid == NamespaceMode.POD:
+            paths.append(pause_cgroup(record))
+    sandbox.spare_ids.clear()
+    for path in paths:
+        await asyncio.to_thread(machine.cgroups.remove, path)
 
 
 def _mount_shm(sandbox: Sandbox) -> None:

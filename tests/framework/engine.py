@@ -159,8 +159,9 @@ class Lab:
         return result.stdout.decode()
 
     def log(self, container: str) -> str:
-        """The text of its log."""
-        lines = Path(self.engine.container_status(container).log_path).read_text().splitlines()
+        """The text of its log; empty as long as there is none."""
+        path = Path(self.engine.container_status(container).log_path)
+        lines = path.read_text().splitlines() if path.exists() else []
         return "".join(line.split(" ", 3)[3] + "\n" for line in lines)
 
 
