@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -329,7 +330,8 @@ async def test_the_child_can_not_be_traced_by_the_container_it_joins(box: Superv
     watch = (
         "import os,time\n"
         "seen=set()\n"
-        "end=time.time()+1.5\n"
+        "print('ready', flush=True)\n"
+        "end=time.time()+4\n"
         "while time.time()<end:\n"
         "    for pid in os.listdir('/proc'):\n"
         "        if pid.isdigit() and int(pid)>1:\n"
@@ -346,15 +348,19 @@ async def test_the_child_can_not_be_traced_by_the_container_it_joins(box: Superv
     namespaces = [os.open(f"/proc/{container.pid}/ns/{kind}", os.O_RDONLY) for kind in KINDS]
     join = tuple((kind, index) for index, kind in enumerate(KINDS))
     host = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
-    for number in range(60):
+    await box.eventually(lambda: "ready" in box.output("c"), "the watcher")
+    start, number = time.monotonic(), 0
+    while time.monotonic() - start < 1.5:
+        number += 1
         await box.launch(
             LaunchSpec(f"c/exec/{number}", "exec", join=join, argv=("true",), env=(PATH,)), [*namespaces, host]
         )
         await asyncio.sleep(0.01)
+    assert number > 3
     for fd in (*namespaces, host):
         os.close(fd)
     await box.ended("c")
-    assert box.output("c") == "[]\n"
+    assert box.output("c") == "ready\n[]\n"
 
 
 async def test_cve_2020_15257_abstract_sockets(box: SupervisorBox) -> None:
