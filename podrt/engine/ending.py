@@ -28,9 +28,11 @@ _FORGET_TRIES = 50
 async def exited(machine: Machine, unit: Container, how: Exit) -> None:
     """Bring a running container whose process has ended to its end. Nothing if it is not running."""
     async with unit.lock:
-        if unit.record.phase is not Phase.RUNNING:
+        if unit.record.phase is Phase.RUNNING:
+            await finish(machine, unit, how)
             return
-        await finish(machine, unit, how)
+    # Its start could not be recorded, so it was killed.
+    await _forget(machine, unit.id)
 
 
 async def finish(machine: Machine, unit: Container, how: Exit) -> None:

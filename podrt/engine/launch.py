@@ -15,7 +15,7 @@ from podrt.engine.records import SandboxRecord
 from podrt.engine.rootfs import Bind, Request, plan
 from podrt.engine.specs import ContainerSpec, IdMap, Mount, NamespaceMode, SeccompKind, Security
 from podrt.engine.state import Container, Machine, Sandbox
-from podrt.errors import InvalidError
+from podrt.errors import Cause, InvalidError
 from podrt.linux import caps, libc, namespace, seccomp
 from podrt.linux import mount as ops
 from podrt.supervisor.protocol import Credentials, LaunchSpec, Log, Stdio
@@ -254,6 +254,11 @@ def _seccomp(security: Security, capabilities: tuple[str, ...], fds: list[int]) 
     return len(fds) - 1
 
 
+def compile_default_filter() -> None:
+    """Fill the cache of compiled filters with that of a plain container."""
+    seccomp.compile("RuntimeDefault", credentials_of(Security(), "0").bounding)
+
+
 def _shifted(operation: Any, first: int) -> Any:
     """Indexes of the plan's sources become indexes of the message's descriptors."""
     if isinstance(operation, ops.BindTree):
@@ -315,4 +320,10 @@ def check(machine: Machine, spec: ContainerSpec) -> None:
     command.rlimits(spec.rlimits)
     capabilities = credentials_of(spec.security, "0").bounding
     if spec.security.seccomp == SeccompKind.LOCALHOST and not spec.security.privileged:
-        seccomp.compile(spec.security.seccomp_profile, capabilities)
+        try:
+            seccomp.compile(spec.security.seccomp_profile, capabilities)
+        except OSError as error:
+            raise InvalidError(
+                f"container {spec.name}: seccomp profile {spec.security.seccomp_profile!r}: {error.strerror}",
+                (Cause("securityContext.seccompProfile.localhostProfile", f"can't be read: {error.strerror}"),),
+            ) from error

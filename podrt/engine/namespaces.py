@@ -7,9 +7,9 @@ several (EINVAL): such sandboxes go through the supervisor."""
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import os
-import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -68,5 +68,6 @@ async def in_own_thread(function: Callable[[], T]) -> T:
         else:
             loop.call_soon_threadsafe(finish, result, None)
 
-    threading.Thread(target=run, name="podrt-namespaces", daemon=True).start()
+    # threading.Thread.start waits until the thread runs, which here means until it has lost its time slice to it.
+    _thread.start_new_thread(run, ())
     return await future

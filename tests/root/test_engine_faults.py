@@ -45,10 +45,12 @@ REMOVE_CONTAINER = [
 ]
 REMOVE_SANDBOX = [
     "sandbox.remove.stop",
+    "sandbox.remove.processes",
     "sandbox.remove.containers",
-    "sandbox.remove.namespaces",
     "sandbox.remove.shm",
     "sandbox.remove.cgroup",
+    "sandbox.remove.network",
+    "sandbox.remove.namespaces",
     "sandbox.remove.record",
 ]
 ALL = [*CREATE_SANDBOX, *CREATE_CONTAINER, *START_CONTAINER, *REMOVE_CONTAINER, *REMOVE_SANDBOX]
