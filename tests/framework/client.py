@@ -9,6 +9,8 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+from tests.framework.patience import scaled
+
 Object = dict[str, Any]
 
 PATHS = {"Pod": "pods", "Namespace": "namespaces", "Event": "events", "Node": "nodes"}
@@ -29,7 +31,7 @@ class UnixConnection(http.client.HTTPConnection):
     """HTTP/1.1 over a unix socket."""
 
     def __init__(self, path: Path, timeout: float = 30.0) -> None:
-        super().__init__("localhost", timeout=timeout)
+        super().__init__("localhost", timeout=scaled(timeout))
         self.socket_path = path
 
     def connect(self) -> None:

@@ -24,6 +24,7 @@ from tests.framework import leaks, probes
 from tests.framework.client import ApiError, Client, Object, path_of
 from tests.framework.images import REPOSITORY
 from tests.framework.lease import SubnetLease
+from tests.framework.patience import scaled
 
 T = TypeVar("T")
 _numbers = itertools.count()
@@ -39,6 +40,7 @@ def eventually(check: Callable[[], T], timeout: float = 20.0, what: str = "", ev
 
     Raises AssertionError that says ``what`` and the last value after ``timeout`` seconds.
     """
+    timeout = scaled(timeout)
     deadline = time.monotonic() + timeout
     while True:
         value = check()
@@ -106,6 +108,7 @@ class Daemon:
                 env=os.environ | self.environment,
                 start_new_session=True,
             )
+        timeout = scaled(timeout)
         deadline = time.monotonic() + timeout
         while not self.ready():
             code = self.process.poll()
@@ -137,7 +140,7 @@ class Daemon:
         assert self.process is not None, "the daemon was never started"
         if self.process.poll() is None:
             self.process.send_signal(number)
-        return self.process.wait(timeout)
+        return self.process.wait(scaled(timeout))
 
     def kill_supervisor(self, number: int = signal.SIGKILL, timeout: float = 20.0) -> int:
         """Send a signal to the supervisor and wait until it is gone. Returns the pid it had."""
@@ -166,7 +169,12 @@ class Daemon:
         """Run ``podrt ARGS`` against this daemon. With ``check`` an exit code other than 0 is an AssertionError."""
         text = input.decode() if isinstance(input, bytes) else input
         result = subprocess.run(
-            [*cli_command(), *args], input=text or "", capture_output=True, text=True, timeout=timeout, env=self.cli_env
+            [*cli_command(), *args],
+            input=text or "",
+            capture_output=True,
+            text=True,
+            timeout=scaled(timeout),
+            env=self.cli_env,
         )
         if check and result.returncode:
             output = result.stdout + result.stderr
@@ -220,6 +228,7 @@ class Daemon:
         ``Running`` also waits until every container runs: the phase is Running as soon as one does.
         """
         seen: Object = {}
+        timeout = scaled(timeout)
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             try:
@@ -296,7 +305,7 @@ class Daemon:
     def leaked(self, timeout: float = 3.0) -> list[str]:
         """What is left after all Pods are gone; what is being torn down has ``timeout`` seconds to go."""
         assert self.base is not None, "the daemon was never started"
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + scaled(timeout)
         while True:
             left = leaks.Footprint.take(self.config).beyond(self.base)
             if not left or time.monotonic() > deadline:

@@ -26,6 +26,7 @@ from podrt.image.service import ImageStore
 from podrt.linux.cgroup import Manager
 from podrt.network.bridge import BridgeNetwork
 from tests.framework import images, leaks
+from tests.framework.patience import scaled
 
 TOOLS = "localhost/podrt/tools:latest"
 BUSYBOX = "localhost/podrt/busybox:latest"
@@ -103,7 +104,7 @@ class Lab:
         """What there is beyond a fresh engine, after up to a second for the kernel to finish."""
         assert self.base is not None
         problems: list[str] = []
-        for _ in range(50):
+        for _ in range(round(scaled(50))):
             now = leaks.Footprint.take(self.config)
             # Logs stay by contract; the supervisor's own log is one file.
             problems = [
@@ -150,11 +151,11 @@ class Lab:
     async def finished(self, sandbox: SandboxStatus, name: str, *command: str, **fields: Any) -> ContainerStatus:
         """Create, start and wait for its end."""
         container = await self.run(sandbox, name, *command, **fields)
-        return await asyncio.wait_for(self.engine.wait_container(container), 30)
+        return await asyncio.wait_for(self.engine.wait_container(container), scaled(30))
 
     async def sh(self, container: str, script: str) -> str:
         """What a script prints in a container. Raises AssertionError if it fails."""
-        result = await self.engine.exec_sync(container, ("sh", "-c", script), 20)
+        result = await self.engine.exec_sync(container, ("sh", "-c", script), scaled(20))
         assert result.code == 0, result
         return result.stdout.decode()
 
@@ -167,7 +168,7 @@ class Lab:
 
 async def eventually(condition: Callable[[], Any], seconds: float = 10) -> Any:
     """The first true value of ``condition``, asked every 10 ms."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + scaled(seconds)
     while True:
         value = condition()
         if value or time.monotonic() > end:

@@ -1,7 +1,7 @@
 """A daemon in miniature that kills itself at a named step: ``python -m tests.framework.engine_fault <JSON>``.
 
 It runs an engine through the whole life of a sandbox with one container. ``step`` names the checkpoint at which it
-dies by SIGKILL, as PODRT_FAULT_AT does to podrtd; without one it lists every checkpoint on stdout. """
+dies by SIGKILL, as PODRT_FAULT_AT does to podrtd; without one it lists every checkpoint on stdout."""
 
 from __future__ import annotations
 

@@ -16,10 +16,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.framework.patience import scaled
+
 
 def _works(*command: str) -> bool:
     try:
-        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=10).returncode == 0
+        return (
+            subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=scaled(10)).returncode == 0
+        )
     except (OSError, subprocess.TimeoutExpired):
         return False
 

@@ -17,6 +17,7 @@ from podrt.config import Config
 from podrt.engine.supervisor import Launched, SupervisorClient
 from podrt.linux import caps, libc, mount
 from podrt.supervisor.protocol import Credentials, LaunchSpec, Log, ProcessRecord, Stdio
+from tests.framework.patience import scaled
 
 PATH = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -126,6 +127,7 @@ class SupervisorBox:
         return self.exits[name]
 
     async def eventually(self, check: Any, what: str, timeout: float = 20.0) -> None:
+        timeout = scaled(timeout)
         deadline = time.monotonic() + timeout
         while not check():
             assert time.monotonic() < deadline, f"not within {timeout:g} s: {what}"
@@ -169,7 +171,7 @@ class SupervisorBox:
             if identity not in self.exits:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + scaled(10)
         while time.monotonic() < deadline:
             try:
                 await self.client.shutdown()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.framework import probes
+from tests.framework.patience import scaled
 
 TIERS = ("unit", "root", "cri", "vm")
 NEED_ROOT = ("root", "cri")
@@ -54,6 +55,10 @@ class TierCounter:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         if self.required:
             items[:] = [item for item in items if tier_of(item.path) in self.required]
+        for item in items:
+            # A test's own limit; the others have that of --timeout, which whoever sets the factor sets, too.
+            if (own := item.get_closest_marker("timeout")) is not None and own.args:
+                item.add_marker(pytest.mark.timeout(scaled(own.args[0])), append=False)
         # The fast tier first: what fails there says more than what fails above it.
         items.sort(key=lambda item: TIERS.index(tier_of(item.path) or TIERS[-1]))
         if not probes.is_root():
