@@ -2,6 +2,8 @@
 
 Port number i of the request has channel 2i for its data and 2i+1 for errors. The server first sends the port as two
 bytes, little endian, on both. One websocket carries one connection to each port; it ends when all of them have ended.
+A client that has no more to send may say so with the two bytes 255 and the channel, as in v5.channel.k8s.io: the Pod reads
+the end of the stream and can still answer.
 Source: the kubelet's ``portforward/websocket.go``. kubectl's SPDY/3.1+portforward.k8s.io tunnel is another protocol and
 not here.
 """
@@ -19,6 +21,7 @@ from podrt.errors import MalformedError, PodrtError
 PROTOCOLS = ("v4.channel.k8s.io", "portforward.k8s.io")
 _CHUNK = 32 * 1024
 _MAX_PORTS = 100
+_CLOSE = 255
 
 Connect = Callable[[int], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
 
@@ -46,6 +49,8 @@ class _Channel:
         self.error = bytes([2 * index + 1])
         self.writer: asyncio.StreamWriter | None = None
         self.connected = asyncio.Event()
+        self.ended = False
+        """The client has said that it sends no more."""
 
     async def announce(self) -> None:
         number = self.port.to_bytes(2, "little")
@@ -68,11 +73,19 @@ class _Channel:
     async def send(self, data: bytes) -> None:
         """Copy what the client sends, at the speed of the Pod; dropped once the connection is gone."""
         await self.connected.wait()
-        if self.writer is None or self.writer.is_closing():
+        if self.writer is None or self.writer.is_closing() or self.ended:
             return
         with contextlib.suppress(ConnectionError):
             self.writer.write(data)
             await self.writer.drain()
+
+    async def end(self) -> None:
+        """Pass on that the client sends no more; what the Pod still says is copied to its end."""
+        await self.connected.wait()
+        self.ended = True
+        if self.writer is not None and not self.writer.is_closing() and self.writer.can_write_eof():
+            with contextlib.suppress(OSError):
+                self.writer.write_eof()
 
     async def close(self) -> None:
         if self.writer is not None:
@@ -111,6 +124,13 @@ async def _all(copies: Sequence[asyncio.Task[None]]) -> None:
 
 async def _receive(socket: web.WebSocketResponse, ends: Sequence[_Channel]) -> None:
     async for message in socket:
-        data = message.data
-        if message.type is WSMsgType.BINARY and len(data) > 1 and data[0] % 2 == 0 and data[0] // 2 < len(ends):
-            await ends[data[0] // 2].send(data[1:])
+        if message.type is not WSMsgType.BINARY or len(message.data) < 2:
+            continue
+        channel, data = message.data[0], message.data[1:]
+        ending = channel == _CLOSE
+        if ending:
+            channel = data[0]
+        if channel % 2 or channel // 2 >= len(ends):
+            continue
+        end = ends[channel // 2]
+        await (end.end() if ending else end.send(data))

@@ -1,7 +1,8 @@
 """``podrt port-forward``: a local listener; each connection to it becomes one websocket to the pod.
 
 The websocket speaks ``v4.channel.k8s.io``: for one port channel 0 carries the data and channel 1 an error text, and the
-first message of each channel is the port as a little-endian uint16.
+first message of each channel is the port as a little-endian uint16. The end of what the local side sends is passed on as
+the bytes 255 and 0, so that a server that reads to the end gets there and can still answer.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from podrt.cli.session import Session, err, out
 from podrt.cli.websocket import WebSocket
 
 _PROTOCOL = "v4.channel.k8s.io"
-_DATA, _ERROR = 0, 1
+_DATA, _ERROR, _CLOSE = 0, 1, 255
 _CHUNK = 32 * 1024
 _HIGH_WATER = 1024 * 1024
 
@@ -163,8 +164,7 @@ class Forward:
         events = select.POLLOUT if self._pending else 0
         if self._reading and not finished and len(self.ws.out) < _HIGH_WATER:
             events |= select.POLLIN
-        if events:
-            poller.register(self.connection, events)
+        poller.register(self.connection, events)  # without events, too: a reset is always reported
         if self.ws.stream.buffer and not finished:
             self._receive()
         else:
@@ -185,7 +185,9 @@ class Forward:
                 self.ws.queue(bytes([_DATA]) + data)
             else:
                 self._reading = False
-                self.ws.queue(bytes([255, _DATA]))
+                self.ws.queue(bytes([_CLOSE, _DATA]))
+        elif event & (select.POLLHUP | select.POLLERR):
+            raise ConnectionResetError("the local peer is gone in both directions")
 
     def _receive(self) -> None:
         for message in self.ws.receive():

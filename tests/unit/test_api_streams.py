@@ -459,6 +459,27 @@ async def test_port_forward_moves_a_megabyte(api: Harness) -> None:
         assert got == data.upper()
 
 
+async def test_port_forward_passes_on_that_the_client_has_sent_all(api: Harness) -> None:
+    """A server that answers when it has read to the end (``nc -l``) answers, and what follows the end is dropped."""
+    await api.pod()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"got " + await reader.read())
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    api.agent.port = server.sockets[0].getsockname()[1]
+    path = f"http://podrt{PODS}/p/portforward?ports=80"
+    async with server, api.http.ws_connect(path, protocols=(V4,)) as socket:
+        for _ in range(2):
+            await socket.receive_bytes()
+        for message in (b"\x00all", b"\xff\x01", b"\xff\x07", b"\xff", b"\xff\x00", b"\x00too late", b"\xff\x00"):
+            await socket.send_bytes(message)
+        assert await asyncio.wait_for(socket.receive_bytes(), 5) == b"\x00got all"
+        assert (await socket.receive(timeout=5)).type is aiohttp.WSMsgType.CLOSE
+
+
 async def test_port_forward_to_a_closed_port_says_so(api: Harness) -> None:
     await api.pod()
     path = f"http://podrt{PODS}/p/portforward?ports=80"
