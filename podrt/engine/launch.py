@@ -283,7 +283,7 @@ def rootfs_request(machine: Machine, sandbox: Sandbox, unit: Container) -> Reque
         layers=record.layers,
         upper=str(unit.storage / "upper"),
         work=str(unit.storage / "work"),
-        hierarchies=machine.hierarchies,
+        hierarchies=trees.own_hierarchies(machine.hierarchies, record.cgroup, bind=user_namespace),
         binds=trees.look_at(spec.name, spec.mounts),
         files=tuple(_shared_file(sandbox, name, destination) for name, destination in SHARED_FILES),
         shm="/dev/shm" if shared.ipc == NamespaceMode.NODE else str(sandbox.shm),

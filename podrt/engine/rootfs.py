@@ -10,8 +10,9 @@ pivot. The list of standard mounts, masked and read-only paths is that of contai
 documents under ``procMount``.
 
 User namespaces: everything is mounted by the host's root before the user namespace is entered, so sysfs and proc need
-no bind of the host's; layers and volumes come through idmapped clones (the upper directory belongs to the sandbox's
-root itself), and file systems that take an owner get the outside id of the sandbox's root."""
+no bind of the host's (cgroup does: the cgroup namespace is made after the user namespace); layers and volumes come
+through idmapped clones (the upper directory belongs to the sandbox's root itself), and file systems that take an
+owner get the outside id of the sandbox's root."""
 
 from __future__ import annotations
 
@@ -93,6 +94,8 @@ class Source:
     recursive_read_only: bool = False
     propagation: Propagation = Propagation.PRIVATE
     idmap: bool = False
+    plain: bool = False
+    """nosuid, nodev and noexec, which a copy otherwise takes from the host's mount."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +106,8 @@ class Hierarchy:
     """Below /sys/fs/cgroup; "" for the mount there itself (cgroup v2 alone)."""
     fstype: str
     options: tuple[str, ...] = ()
+    source: str = ""
+    """Not empty: bind this directory of the hierarchy, the container's own cgroup, instead of mounting it anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +123,7 @@ class Request:
     upper: str
     work: str
     hierarchies: tuple[Hierarchy, ...] = ()
+    """Those in which the container has a cgroup of its own: another would show it the host's."""
     binds: tuple[Bind, ...] = ()
     """The spec's mounts."""
     files: tuple[Bind, ...] = ()
@@ -252,15 +258,13 @@ def _standard(request: Request) -> list[tuple[str, Make]]:
     if nested:
         # Writable until the mount points in it are made; it is of this container alone and holds nothing else.
         steps.append(mount("/sys/fs/cgroup", "tmpfs", _PLAIN, "mode=755", "size=64k", *owner))
-    steps.extend(
-        mount(
-            posixpath.join("/sys/fs/cgroup", hierarchy.name).rstrip("/"),
-            hierarchy.fstype,
-            _PLAIN | read_only,
-            *hierarchy.options,
-        )
-        for hierarchy in request.hierarchies
-    )
+    for hierarchy in request.hierarchies:
+        target = posixpath.join("/sys/fs/cgroup", hierarchy.name).rstrip("/")
+        if hierarchy.source:
+            tree = Source(path=hierarchy.source, recursive=False, read_only=bool(read_only), plain=True)
+            steps.append(_bind(target, tree, directory=True))
+        else:
+            steps.append(mount(target, hierarchy.fstype, _PLAIN | read_only, *hierarchy.options))
     return steps
 
 

@@ -6,6 +6,7 @@ safely (subPath)."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -63,6 +64,9 @@ def open_sources(sources: Sequence[Source], fds: list[int], user_namespace_fd: i
                 read_only=source.read_only,
                 recursive=source.recursive_read_only,
                 propagation=_PROPAGATION[source.propagation],
+                nosuid=source.plain,
+                nodev=source.plain,
+                noexec=source.plain,
             )
         except OSError as error:
             what = "mapping the ids of" if source.idmap else "setting the attributes of"
@@ -125,6 +129,16 @@ def _node(path: str, found: os.stat_result) -> Node | None:
         uid=found.st_uid,
         gid=found.st_gid,
     )
+
+
+def own_hierarchies(known: Sequence[Hierarchy], cgroup: str, *, bind: bool) -> tuple[Hierarchy, ...]:
+    """Those of ``known`` in which ``cgroup`` exists; with ``bind`` to be shown by a bind of its directory."""
+    found = []
+    for hierarchy in known:
+        directory = f"{_CGROUP}/{hierarchy.name}".rstrip("/") + cgroup
+        if os.path.isdir(directory):
+            found.append(dataclasses.replace(hierarchy, source=directory) if bind else hierarchy)
+    return tuple(found)
 
 
 def hierarchies() -> tuple[Hierarchy, ...]:

@@ -210,6 +210,22 @@ async def test_user_namespace(lab: Lab) -> None:
     assert tried.code != 0
 
 
+@pytest.mark.parametrize("maps", [(), MAPS], ids=["plain", "userns"])
+async def test_containers_see_no_cgroup_but_their_own(lab: Lab, maps: tuple[IdMap, ...]) -> None:
+    sandbox = await lab.sandbox(uid_maps=maps, gid_maps=maps)
+    container = await lab.run(sandbox, "c")
+    found = await lab.sh(
+        container, "cd /sys/fs/cgroup; find . -name cgroup.procs; cat */cgroup.procs cgroup.procs; true"
+    )
+    assert found.count("cgroup.procs") >= 1
+    assert not [line for line in found.splitlines() if line.startswith("./") and line.count("/") > 2]
+    assert "1" in found.split()
+    mounts = await lab.sh(container, "grep cgroup /proc/self/mountinfo")
+    assert "/.." not in mounts
+    script = "for procs in $(find /sys/fs/cgroup -name cgroup.procs); do mkdir ${procs%/*}/x && echo made; done; true"
+    assert await lab.sh(container, script) == ""
+
+
 async def test_user_namespace_with_shared_pids(lab: Lab) -> None:
     if not probes.can_make_userns():
         pytest.skip("this machine lacks: user namespaces")

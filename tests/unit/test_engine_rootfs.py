@@ -115,6 +115,15 @@ def test_cgroup_mounts_of_each_layout() -> None:
     assert file_system(hybrid, "/sys/fs/cgroup/unified").fstype == "cgroup2"
 
 
+def test_a_cgroup_may_be_bound_instead_of_mounted() -> None:
+    hierarchy = Hierarchy(name="cpu", fstype="cgroup", options=("cpu",), source="/sys/fs/cgroup/cpu/podrt/c")
+    result = make(hierarchies=(hierarchy,))
+    bound = next(operation for operation in of(result, ops.BindTree) if operation.target == "/sys/fs/cgroup/cpu")
+    source = result.sources[bound.fd]
+    assert (source.path, source.read_only, source.plain) == (hierarchy.source, True, True)
+    assert not make(hierarchies=(hierarchy,), privileged=True).sources[bound.fd].read_only
+
+
 def test_binds_are_sorted_by_depth_and_keep_their_order() -> None:
     result = make(binds=(bind("/a/b", "/1"), bind("/a", "/2"), bind("/c", "/3")))
     order = [target for target in targets(result) if target in ("/a", "/a/b", "/c")]
