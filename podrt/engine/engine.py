@@ -12,10 +12,12 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from podrt.config import Config
 from podrt.engine import container, ending, launch, parts, recovery, sandbox, stats, trees
 from podrt.engine import exec as executing
+from podrt.engine.api import EngineApi
 from podrt.engine.exec import AttachSession, ExecSession, Result
 from podrt.engine.records import boot_id
 from podrt.engine.specs import (
@@ -54,6 +56,8 @@ class Engine:
         supervisor: SupervisorClient,
     ) -> None:
         self._machine = Machine(config, images, network, cgroups, supervisor)
+        self._deferred: list[ProcessRecord] | None = []
+        """Exits told before recovery has ended: until then nobody knows whose they are."""
 
     # -- life
 
@@ -73,6 +77,9 @@ class Engine:
         except PodrtError as error:
             log.error("containers can't have the default seccomp profile: %s", error)
         await recovery.recover(machine)
+        deferred, self._deferred = self._deferred or [], None
+        for record in deferred:
+            self._on_exit(record)
 
     async def close(self) -> None:
         """Let go of everything; containers and supervisor go on."""
@@ -200,6 +207,9 @@ class Engine:
     # -- what the supervisor tells
 
     def _on_exit(self, record: ProcessRecord) -> None:
+        if self._deferred is not None:
+            self._deferred.append(record)
+            return
         machine = self._machine
         owner, _, rest = record.id.partition("/")
         how = recovery.exit_of(record)
@@ -250,3 +260,9 @@ def _install_pause(root: Path) -> None:
         shutil.copyfile(PAUSE_BINARY, temporary)
         os.chmod(temporary, 0o755)
         os.rename(temporary, target)
+
+
+if TYPE_CHECKING:
+
+    def _conforms(engine: Engine) -> EngineApi:
+        return engine

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -71,6 +72,15 @@ async def test_exits_while_no_daemon_runs_are_true(lab: Lab) -> None:
         assert status.exit_code == code
         assert lab.log(container) == "end\n"
     assert lab.engine.container_status(killed).exit_code == 137
+
+
+async def test_an_exit_in_the_middle_of_recovery(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    sandbox = await lab.sandbox()
+    container = await lab.run(sandbox, "c", "sh", "-c", "sleep 0.3; exit 5")
+    monkeypatch.setattr("podrt.engine.launch.compile_default_filter", lambda: time.sleep(0.6))
+    await lab.restart()
+    status = await asyncio.wait_for(lab.engine.wait_container(container), 5)
+    assert (status.exit_code, status.reason) == (5, "Error")
 
 
 async def test_memory_that_ran_out_while_no_daemon_ran(lab: Lab) -> None:
