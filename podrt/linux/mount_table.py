@@ -141,13 +141,25 @@ def mount_points(prefix: str | os.PathLike[str] = "/") -> list[MountPoint]:
     return [point for point in parse_mountinfo(text) if point.path == start or point.path.startswith(inside)]
 
 
+def _mount_on(path: str) -> MountPoint | None:
+    """The mount whose root ``path`` is, as a look-up of the path finds it: one hidden below a newer mount isn't it."""
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        with open(f"/proc/thread-self/fdinfo/{fd}", encoding="ascii") as file:
+            rows = dict(line.split(":", 1) for line in file)
+    finally:
+        os.close(fd)
+    found = int(rows["mnt_id"])
+    return next((point for point in mount_points(path) if point.id == found), None)
+
+
 def _make_mount(path: str, propagation: int) -> None:
-    points = [point for point in mount_points(path) if point.path == os.path.realpath(path)]
-    if not points:
+    path = os.path.realpath(path)
+    point = _mount_on(path)
+    if point is None or point.path != path:
         libc.mount(path, path, flags=libc.MS_BIND | libc.MS_REC)
-        points = mount_points(path)[:1]
-    wanted = propagation == libc.MS_SHARED
-    if points[-1].shared != wanted:
+        point = _mount_on(path)
+    if point is None or point.shared != (propagation == libc.MS_SHARED):
         libc.mount(None, path, flags=propagation | libc.MS_REC)
 
 

@@ -313,3 +313,17 @@ def test_pins_and_private_mounts(tree: Path) -> None:
     result += [os.path.exists(path), len(mount.mount_points(root))]
     """
     assert run(code, tree) == [True, ["nsfs"], "exists", False, 1]
+
+
+def test_a_mount_hidden_below_a_newer_one_is_not_taken_for_a_mount_point(tree: Path) -> None:
+    (tree / "run/netns").mkdir(parents=True)
+    code = """
+    mount.make_shared_mount(root + "/run/netns")
+    libc.mount("tmpfs", root + "/run", "tmpfs")
+    os.mkdir(root + "/run/netns")
+    mount.make_shared_mount(root + "/run/netns")
+    mount.make_shared_mount(root + "/run/netns")
+    points = [p for p in mount.mount_points(root) if p.path.endswith("/run/netns")]
+    result = [len(points), points[-1].fstype, points[-1].shared]
+    """
+    assert run(code, tree) == [2, "tmpfs", True]
