@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from podrt.api import table_more
 from podrt.api.humantime import age
 from podrt.api.podstatus import summarize
 from podrt.model.event import Event
@@ -171,6 +172,58 @@ PRINTERS: dict[str, Printer] = {
             Column("Name", wide=True),
         ),
         _event,
+    ),
+    "configmaps": Printer((Column("Name"), Column("Data", type="integer"), Column("Age")), table_more.config_map),
+    "secrets": Printer(
+        (Column("Name"), Column("Type"), Column("Data", type="integer"), Column("Age")), table_more.secret
+    ),
+    "serviceaccounts": Printer(
+        (Column("Name"), Column("Secrets", type="integer"), Column("Age")), table_more.service_account
+    ),
+    "limitranges": Printer((Column("Name"), Column("Created At")), table_more.limit_range),
+    "resourcequotas": Printer(
+        (Column("Name"), Column("Request"), Column("Limit"), Column("Age")), table_more.resource_quota
+    ),
+    "persistentvolumeclaims": Printer(
+        (
+            Column("Name"),
+            Column("Status"),
+            Column("Volume"),
+            Column("Capacity"),
+            Column("Access Modes"),
+            Column("StorageClass"),
+            Column("VolumeAttributesClass"),
+            Column("Age"),
+            Column("VolumeMode", wide=True),
+        ),
+        table_more.claim,
+    ),
+    "persistentvolumes": Printer(
+        (
+            Column("Name"),
+            Column("Capacity"),
+            Column("Access Modes"),
+            Column("Reclaim Policy"),
+            Column("Status"),
+            Column("Claim"),
+            Column("StorageClass"),
+            Column("VolumeAttributesClass"),
+            Column("Reason"),
+            Column("Age"),
+            Column("VolumeMode", wide=True),
+        ),
+        table_more.volume,
+    ),
+    "storageclasses": Printer(
+        (
+            Column("Name"),
+            Column("Provisioner"),
+            Column("ReclaimPolicy"),
+            Column("VolumeBindingMode"),
+            Column("AllowVolumeExpansion"),
+            Column("Age"),
+        ),
+        table_more.storage_class,
     ),
 }
 

@@ -47,7 +47,10 @@ PODS = Resource("pods", "pod", "Pod", "v1", True, ("po",))
 NODES = Resource("nodes", "node", "Node", "v1", False, ("no",))
 NAMESPACES = Resource("namespaces", "namespace", "Namespace", "v1", False, ("ns",))
 EVENTS = Resource("events", "event", "Event", "v1", True, ("ev",))
-KNOWN = (PODS, NODES, NAMESPACES, EVENTS)
+CONFIG_MAPS = Resource("configmaps", "configmap", "ConfigMap", "v1", True, ("cm",))
+SECRETS = Resource("secrets", "secret", "Secret", "v1", True)
+CLAIMS = Resource("persistentvolumeclaims", "persistentvolumeclaim", "PersistentVolumeClaim", "v1", True, ("pvc",))
+KNOWN = (PODS, NODES, NAMESPACES, EVENTS, CONFIG_MAPS, SECRETS, CLAIMS)
 
 
 def discover(client: Client) -> list[Resource]:

@@ -62,6 +62,10 @@ Time = Annotated[str, msgspec.Meta(extra={"scalar": "time"})]
 """RFC 3339 in UTC with whole seconds: ``2026-01-31T12:00:00Z``."""
 MicroTime = Annotated[str, msgspec.Meta(extra={"scalar": "microtime"})]
 """RFC 3339 in UTC with microseconds."""
+Base64 = Annotated[str, msgspec.Meta(extra={"scalar": "base64"})]
+"""Bytes as base64 text, canonical once decoded by ``codec``. Messages never show it: Secrets are made of it."""
+HiddenText = Annotated[str, msgspec.Meta(extra={"scalar": "hidden"})]
+"""Text that messages never show."""
 IntOrString = int | str
 """A port number or name, a count or a percentage."""
 ResourceList = dict[str, Quantity]

@@ -9,6 +9,8 @@ What passes converts without error.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import difflib
 import json
 from collections.abc import Callable
@@ -78,6 +80,9 @@ _JSON_NAMES = {
     Fields: "object",
     type(None): "null",
 }
+
+
+_NO_BREAKS = {10: None, 13: None}
 
 
 def plain(text: str) -> str:
@@ -154,6 +159,32 @@ def _time(micro: bool) -> Checker:
     return check
 
 
+def _refuse_hidden(findings: Findings, path: str, value: Any, wanted: str) -> Any:
+    """As :func:`_wrong`, without the value."""
+    kind = _JSON_NAMES.get(type(value), type(value).__name__)
+    findings.wrong.append(Cause(path, f"cannot unmarshal {kind} into field {path} of type {wanted}"))
+    return ABSENT
+
+
+def _base64(value: Any, path: str, findings: Findings) -> Any:
+    findings.count()
+    if not isinstance(value, str):
+        return _refuse_hidden(findings, path, value, "[]uint8")
+    try:
+        # Line breaks are allowed, as YAML files have them.
+        return base64.b64encode(base64.b64decode(value.translate(_NO_BREAKS), validate=True)).decode()
+    except (binascii.Error, ValueError):
+        findings.wrong.append(Cause(path, f"field {path}: illegal base64 data"))
+        return ABSENT
+
+
+def _hidden(value: Any, path: str, findings: Findings) -> Any:
+    if isinstance(value, str):
+        return _string(value, path, findings)
+    findings.count()
+    return _refuse_hidden(findings, path, value, "string")
+
+
 def _int_or_string(value: Any, path: str, findings: Findings) -> Any:
     if isinstance(value, str):
         return _string(value, path, findings)
@@ -179,17 +210,20 @@ def _anything(value: Any, path: str, findings: Findings) -> Any:
     return value
 
 
+_TEXTS: tuple[Checker, ...] = (_string, _base64, _hidden)
+
+
 def _mapping(item: Checker) -> Checker:
     def check(value: Any, path: str, findings: Findings) -> Any:
         findings.count()
         if not isinstance(value, dict):
-            return _wrong(findings, path, value, "map[string]string" if item is _string else "object")
+            return _wrong(findings, path, value, "map[string]string" if item in _TEXTS else "object")
         _note_duplicates(value, path, findings)
         checked: dict[str, Any] = {}
         for key, entry in value.items():
             _string(key, _key_path(path, key), findings)
             # A null value of a map is its zero value, unlike a null field.
-            result = "" if entry is None and item is _string else item(entry, _key_path(path, key), findings)
+            result = "" if entry is None and item in _TEXTS else item(entry, _key_path(path, key), findings)
             if result is not ABSENT:
                 checked[key] = result
         return checked
@@ -248,12 +282,21 @@ def _key_path(path: str, key: str) -> str:
     return f"{path}.{plain(key)}" if key.isidentifier() else f"{path}[{plain(key)}]"
 
 
+_SCALARS: dict[str, Checker] = {
+    "quantity": _quantity,
+    "time": _time(False),
+    "microtime": _time(True),
+    "base64": _base64,
+    "hidden": _hidden,
+}
+
+
 def _checker(info: inspect.Type) -> Checker:
     """The checker of one field's type."""
     if isinstance(info, inspect.Metadata):
         scalar = (info.extra or {}).get("scalar")
         if scalar:
-            return {"quantity": _quantity, "time": _time(False), "microtime": _time(True)}[scalar]
+            return _SCALARS[scalar]
         return _checker(info.type)
     if isinstance(info, inspect.UnionType):
         types = [entry for entry in info.types if not isinstance(entry, inspect.NoneType)]

@@ -8,12 +8,43 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from podrt.errors import NotFoundError
+from podrt.model.base import Struct
+from podrt.model.configuration import (
+    ConfigMap,
+    ConfigMapList,
+    Secret,
+    SecretList,
+    ServiceAccount,
+    ServiceAccountList,
+)
 from podrt.model.event import Event, EventList
 from podrt.model.namespace import Namespace, NamespaceList
 from podrt.model.node import Node, NodeList
 from podrt.model.pod import Pod, PodList
+from podrt.model.policy import LimitRange, LimitRangeList, ResourceQuota, ResourceQuotaList
+from podrt.model.storage import (
+    PersistentVolume,
+    PersistentVolumeClaim,
+    PersistentVolumeClaimList,
+    PersistentVolumeList,
+    StorageClass,
+    StorageClassList,
+)
 
-Object = Pod | Namespace | Node | Event
+Object = (
+    Pod
+    | Namespace
+    | Node
+    | Event
+    | ConfigMap
+    | Secret
+    | ServiceAccount
+    | LimitRange
+    | ResourceQuota
+    | PersistentVolume
+    | PersistentVolumeClaim
+    | StorageClass
+)
 """Any object that can be stored."""
 
 
@@ -25,7 +56,7 @@ class Resource:
     singular: str
     kind: str
     struct: type[Object]
-    list_struct: type[PodList] | type[NamespaceList] | type[NodeList] | type[EventList]
+    list_struct: type[Struct]
     namespaced: bool = True
     short_names: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
@@ -85,6 +116,75 @@ RESOURCES: tuple[Resource, ...] = (
         struct=Event,
         list_struct=EventList,
         short_names=("ev",),
+    ),
+    Resource(
+        name="configmaps",
+        singular="configmap",
+        kind="ConfigMap",
+        struct=ConfigMap,
+        list_struct=ConfigMapList,
+        short_names=("cm",),
+    ),
+    Resource(
+        name="secrets",
+        singular="secret",
+        kind="Secret",
+        struct=Secret,
+        list_struct=SecretList,
+    ),
+    Resource(
+        name="serviceaccounts",
+        singular="serviceaccount",
+        kind="ServiceAccount",
+        struct=ServiceAccount,
+        list_struct=ServiceAccountList,
+        short_names=("sa",),
+    ),
+    Resource(
+        name="limitranges",
+        singular="limitrange",
+        kind="LimitRange",
+        struct=LimitRange,
+        list_struct=LimitRangeList,
+        short_names=("limits",),
+    ),
+    Resource(
+        name="resourcequotas",
+        singular="resourcequota",
+        kind="ResourceQuota",
+        struct=ResourceQuota,
+        list_struct=ResourceQuotaList,
+        short_names=("quota",),
+        subresources=("status",),
+    ),
+    Resource(
+        name="persistentvolumeclaims",
+        singular="persistentvolumeclaim",
+        kind="PersistentVolumeClaim",
+        struct=PersistentVolumeClaim,
+        list_struct=PersistentVolumeClaimList,
+        short_names=("pvc",),
+        subresources=("status",),
+    ),
+    Resource(
+        name="persistentvolumes",
+        singular="persistentvolume",
+        kind="PersistentVolume",
+        struct=PersistentVolume,
+        list_struct=PersistentVolumeList,
+        namespaced=False,
+        short_names=("pv",),
+        subresources=("status",),
+    ),
+    Resource(
+        name="storageclasses",
+        singular="storageclass",
+        kind="StorageClass",
+        struct=StorageClass,
+        list_struct=StorageClassList,
+        namespaced=False,
+        short_names=("sc",),
+        api_version="storage.k8s.io/v1",
     ),
 )
 

@@ -8,13 +8,14 @@ is wrong.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from podrt.errors import Cause, InvalidError
+from podrt.model.configuration import Secret
 from podrt.model.event import Event
-from podrt.model.kinds import Object
+from podrt.model.kinds import BY_NAME, Object
 from podrt.model.meta import LabelSelector
 from podrt.model.names import label_value_errors, qualified_name_errors
 from podrt.model.namespace import Namespace
@@ -208,10 +209,9 @@ def fields_of(obj: Object) -> dict[str, str]:
         return fields | _event(obj)
     if isinstance(obj, Namespace):
         return fields | _namespace(obj)
-    return fields | _node(obj)
-
-
-_SAMPLES: dict[str, Callable[[], Object]] = {"pods": Pod, "events": Event, "namespaces": Namespace, "nodes": Node}
+    if isinstance(obj, Node):
+        return fields | _node(obj)
+    return fields | {"type": obj.type} if isinstance(obj, Secret) else fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +230,7 @@ class FieldSelection:
     @classmethod
     def parse(cls, resource: str, text: str) -> FieldSelection:
         """``a=b,c!=d``; a backslash makes ``,`` and ``=`` plain. Raises InvalidError for an unknown field."""
-        known = fields_of(_SAMPLES[resource]())
+        known = fields_of(BY_NAME[resource].struct())
         terms: list[tuple[str, bool, str]] = []
         for term in re.findall(r"(?:\\.|[^,\\])+", text):
             match = re.fullmatch(r"([^=!]+)(==|!=|=)((?:\\.|[^=\\])*)", term.strip())

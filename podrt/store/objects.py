@@ -18,7 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from podrt.errors import AlreadyExistsError, Cause, ConflictError, ForbiddenError, InvalidError, NotFoundError
-from podrt.model import defaults, support, validation
+from podrt.model import defaults, object_defaults, support, validation
 from podrt.model.base import format_time, now, parse_time
 from podrt.model.kinds import BY_NAME, Object, Resource, resource_of
 from podrt.model.meta import DeleteOptions, ObjectMeta
@@ -106,6 +106,8 @@ class Registry:
             new = defaults.new_pod_status(defaults.pod(new))
         elif isinstance(new, Namespace):
             new = defaults.namespace(replace(new, status=Namespace().status))
+        else:
+            new = object_defaults.with_defaults(object_defaults.fresh_status(new))
         prepared: T = new
         return prepared
 
@@ -161,6 +163,10 @@ class Registry:
             new = defaults.pod(replace(new, status=old.status))  # type: ignore[union-attr]
         elif isinstance(new, Namespace):
             new = defaults.namespace(replace(new, status=old.status))  # type: ignore[union-attr]
+        elif isinstance(new, object_defaults.WITH_STATUS):
+            new = object_defaults.with_defaults(replace(new, status=old.status))  # type: ignore[union-attr]
+        else:
+            new = object_defaults.with_defaults(new)
         spec = getattr(new, "spec", None)
         if (
             spec is not None

@@ -13,8 +13,22 @@ from tests.framework.patience import scaled
 
 Object = dict[str, Any]
 
-PATHS = {"Pod": "pods", "Namespace": "namespaces", "Event": "events", "Node": "nodes"}
-CLUSTER_WIDE = ("Namespace", "Node")
+PATHS = {
+    "Pod": "pods",
+    "Namespace": "namespaces",
+    "Event": "events",
+    "Node": "nodes",
+    "ConfigMap": "configmaps",
+    "Secret": "secrets",
+    "ServiceAccount": "serviceaccounts",
+    "LimitRange": "limitranges",
+    "ResourceQuota": "resourcequotas",
+    "PersistentVolume": "persistentvolumes",
+    "PersistentVolumeClaim": "persistentvolumeclaims",
+    "StorageClass": "storageclasses",
+}
+CLUSTER_WIDE = ("Namespace", "Node", "PersistentVolume", "StorageClass")
+GROUPS = {"StorageClass": "storage.k8s.io/v1"}
 
 
 class ApiError(Exception):
@@ -90,7 +104,7 @@ class Client:
 
 def path_of(kind: str, name: str = "", namespace: str = "default", subresource: str = "") -> str:
     """The API path of an object or, without ``name``, of its collection."""
-    parts = ["/api/v1"]
+    parts = [f"/apis/{GROUPS[kind]}" if kind in GROUPS else "/api/v1"]
     if kind not in CLUSTER_WIDE:
         parts += ["namespaces", namespace]
     parts.append(PATHS[kind])

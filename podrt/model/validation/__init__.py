@@ -6,12 +6,20 @@ what this version can't do *yet* is another question, answered by :mod:`podrt.mo
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from podrt.errors import Cause
+from podrt.model.configuration import ConfigMap, Secret, ServiceAccount
 from podrt.model.event import Event
 from podrt.model.kinds import Object
 from podrt.model.meta import DeleteOptions
 from podrt.model.namespace import Namespace
+from podrt.model.node import Node
 from podrt.model.pod import Pod
+from podrt.model.policy import LimitRange, ResourceQuota
+from podrt.model.storage import PersistentVolume, PersistentVolumeClaim, StorageClass
+from podrt.model.validation import configuration, policy, storage
 from podrt.model.validation.causes import Causes
 from podrt.model.validation.meta import delete_options, object_meta_update
 from podrt.model.validation.others import event, namespace, node
@@ -21,15 +29,32 @@ from podrt.model.validation.update import pod_update
 __all__ = ["Causes", "validate", "validate_delete_options", "validate_update"]
 
 
+_RULES: dict[type[Object], Callable[[Any], Causes]] = {
+    Pod: pod,
+    Namespace: namespace,
+    Node: node,
+    Event: event,
+    ConfigMap: configuration.config_map,
+    Secret: configuration.secret,
+    ServiceAccount: configuration.service_account,
+    LimitRange: policy.limit_range,
+    ResourceQuota: policy.resource_quota,
+    PersistentVolume: storage.volume,
+    PersistentVolumeClaim: storage.claim,
+    StorageClass: storage.storage_class,
+}
+_UPDATE_RULES: dict[type[Object], Callable[[Causes, Any, Any], None]] = {
+    ConfigMap: configuration.config_map_update,
+    Secret: configuration.secret_update,
+    PersistentVolume: storage.volume_update,
+    PersistentVolumeClaim: storage.claim_update,
+    StorageClass: storage.storage_class_update,
+}
+
+
 def validate(obj: Object) -> list[Cause]:
     """Everything that is wrong with an object that is about to be created."""
-    if isinstance(obj, Pod):
-        return pod(obj)
-    if isinstance(obj, Namespace):
-        return namespace(obj)
-    if isinstance(obj, Event):
-        return event(obj)
-    return node(obj)
+    return _RULES[type(obj)](obj)
 
 
 def validate_update(new: Object, old: Object) -> list[Cause]:
@@ -38,6 +63,9 @@ def validate_update(new: Object, old: Object) -> list[Cause]:
         return pod_update(new, old)
     causes = Causes(validate(new))
     object_meta_update(causes, new.metadata, old.metadata)
+    rule = _UPDATE_RULES.get(type(new))
+    if rule is not None:
+        rule(causes, new, old)
     return causes
 
 

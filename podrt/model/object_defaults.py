@@ -1,0 +1,82 @@
+"""Defaults of the kinds that are not Pods or Namespaces; pure functions from struct to struct."""
+
+from __future__ import annotations
+
+import base64
+from typing import TypeVar
+
+from msgspec.structs import replace
+
+from podrt.model.configuration import Secret
+from podrt.model.kinds import Object
+from podrt.model.policy import LimitRange, LimitRangeItem, ResourceQuota
+from podrt.model.storage import (
+    CLAIM_FINALIZER,
+    PersistentVolume,
+    PersistentVolumeClaim,
+    StorageClass,
+)
+from podrt.model.volume import PersistentVolumeClaimSpec
+
+T = TypeVar("T", bound=Object)
+WITH_STATUS = (PersistentVolume, PersistentVolumeClaim, ResourceQuota)
+"""Kinds whose status is written by the server alone, through the subresource."""
+
+
+def with_defaults(obj: T) -> T:
+    """An object with its defaults; equal if it has them already, or if its kind has none here."""
+    new: object = obj
+    if isinstance(obj, Secret):
+        new = _secret(obj)
+    elif isinstance(obj, LimitRange):
+        new = replace(obj, spec=replace(obj.spec, limits=tuple(map(_limits, obj.spec.limits))))
+    elif isinstance(obj, PersistentVolumeClaim):
+        new = _claim(obj)
+    elif isinstance(obj, PersistentVolume):
+        spec = replace(
+            obj.spec,
+            volume_mode=obj.spec.volume_mode or "Filesystem",
+            persistent_volume_reclaim_policy=obj.spec.persistent_volume_reclaim_policy or "Retain",
+        )
+        new = replace(obj, spec=spec, status=replace(obj.status, phase=obj.status.phase or "Pending"))
+    elif isinstance(obj, StorageClass):
+        new = replace(
+            obj,
+            reclaim_policy=obj.reclaim_policy or "Delete",
+            volume_binding_mode=obj.volume_binding_mode or "Immediate",
+        )
+    return new  # type: ignore[return-value]
+
+
+def fresh_status(obj: T) -> T:
+    """Without the status that came with a new object."""
+    if isinstance(obj, WITH_STATUS):
+        return replace(obj, status=type(obj)().status)
+    return obj
+
+
+def _secret(secret: Secret) -> Secret:
+    """``stringData`` over ``data``; type Opaque."""
+    texts = {key: base64.b64encode(text.encode()).decode() for key, text in secret.string_data.items()}
+    return replace(secret, data={**secret.data, **texts}, string_data={}, type=secret.type or "Opaque")
+
+
+def _limits(item: LimitRangeItem) -> LimitRangeItem:
+    """Of containers: the default limit is the maximum, the default request the default limit or the minimum."""
+    if item.type != "Container":
+        return item
+    limits = {**item.max, **item.default}
+    return replace(item, default=limits, default_request={**item.min, **limits, **item.default_request})
+
+
+def claim_spec(spec: PersistentVolumeClaimSpec) -> PersistentVolumeClaimSpec:
+    """Filesystem unless said otherwise. The class is chosen at admission, as it depends on what classes there are."""
+    return replace(spec, volume_mode=spec.volume_mode or "Filesystem")
+
+
+def _claim(claim: PersistentVolumeClaim) -> PersistentVolumeClaim:
+    metadata = claim.metadata
+    if CLAIM_FINALIZER not in metadata.finalizers and metadata.deletion_timestamp is None:
+        metadata = replace(metadata, finalizers=(*metadata.finalizers, CLAIM_FINALIZER))
+    status = replace(claim.status, phase=claim.status.phase or "Pending")
+    return replace(claim, metadata=metadata, spec=claim_spec(claim.spec), status=status)
