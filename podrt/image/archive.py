@@ -43,6 +43,9 @@ class LayerSource(NamedTuple):
     size: int
     """-1 where not known."""
     media_type: str
+    arriving: bool = False
+    """The layer is put into the blob store by who offers it; what ``open`` gives can be read while it comes, and ends
+    only when the blob is there, whole and verified."""
 
 
 class Candidate(NamedTuple):
@@ -53,6 +56,8 @@ class Candidate(NamedTuple):
     """None: the source has none that describes these layers, and the store writes one."""
     layers: tuple[LayerSource, ...]
     names: tuple[Reference, ...] = ()
+    digests: tuple[str, ...] = ()
+    """``repository@digest`` under which a registry gives it."""
 
 
 class Files:

@@ -119,6 +119,17 @@ class BlobStore:
             raise
         return Written(actual, done)
 
+    def adopt(self, temporary: Path, digest: str) -> None:
+        """Take a file that is known to have ``digest`` and lies in the staging directory."""
+        fd = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        target = self.path(digest)
+        os.rename(temporary, target)
+        fsutil.sync_dir(target.parent)
+
     def remove(self, digest: str) -> int:
         """Remove the blob if it is there; returns the bytes freed."""
         size = self.size(digest)

@@ -20,6 +20,7 @@ from podrt.errors import ConflictError, ImageError, NotFoundError, PodrtError
 from podrt.image import manifest as manifests
 from podrt.image.blobs import BlobStore
 from podrt.image.index import Index, Record
+from podrt.image.journal import Kept
 from podrt.image.layers import LayerStore, chain_ids
 from podrt.image.reference import Reference, parse
 from podrt.image.types import Image, parse_config
@@ -113,14 +114,17 @@ class Catalog:
 
     # Changing
 
-    def record(self, image_id: str, manifest_digest: str, names: Sequence[Reference]) -> Image:
-        """Make the image known, or add ``names`` to it; other images lose those names."""
+    def record(
+        self, image_id: str, manifest_digest: str, names: Sequence[Reference], digests: Sequence[str] = ()
+    ) -> Image:
+        """Make the image known, or add ``names`` and ``digests`` to it; other images lose those names."""
         with self.lock:
             now = time.time_ns()
             known = self._records.get(image_id)
             given = dict(known.names) if known else {}
             given.update({str(name): now for name in names})
-            record = Record(image_id, manifest_digest, given, known.added if known else now)
+            all_digests = tuple(sorted({*(known.digests if known else ()), *digests}))
+            record = Record(image_id, manifest_digest, given, known.added if known else now, all_digests)
             replaced = [known.manifest, *(layer.digest for layer in self._manifests[image_id].layers)] if known else []
             self._index.save(record)
             image = self._remember(record)
@@ -148,15 +152,17 @@ class Catalog:
             blobs = [image.id, image.manifest_digest, *(layer.digest for layer in parsed.layers)]
             return self._free(blobs, reversed(image.chain_ids))
 
-    def sweep(self) -> int:
+    def sweep(self, spared: Kept | None = None) -> int:
         """Remove what no image needs, unless a record couldn't be read: containers may still run on what it was about.
 
-        Returns the bytes freed.
+        ``spared`` stays all the same. Returns the bytes freed.
         """
         with self.lock:
             if not self._complete:
                 return 0
-            return self._free(list(self._blobs.digests()), self._layers.chain_ids())
+            kept = spared or Kept(frozenset(), frozenset())
+            blobs = [digest for digest in self._blobs.digests() if digest not in kept.blobs]
+            return self._free(blobs, [one for one in self._layers.chain_ids() if one not in kept.layers])
 
     # Keeping
 
@@ -165,12 +171,14 @@ class Catalog:
             if image_id not in self._images:
                 raise NotFoundError(f"image {image_id} is not in the store")
             self._held.setdefault(image_id, set()).add(owner)
+            self._index.touch(image_id)
 
     def release(self, image_id: str, owner: str) -> None:
         with self.lock:
             owners = self._held.get(image_id)
             if owners is not None:
                 owners.discard(owner)
+                self._index.touch(image_id)
                 if not owners:
                     del self._held[image_id]
 
@@ -178,16 +186,27 @@ class Catalog:
         with self.lock:
             return sorted(self._held.get(image_id, ()))
 
+    def last_used(self, image_id: str) -> float:
+        """Unix time of the last hold or release, or when the image came."""
+        return self._index.last_used(image_id)
+
     @contextlib.contextmanager
     def pins(self) -> Iterator[Pins]:
-        """Pins of one piece of work, which go with it."""
+        """Pins of one piece of work, which go with it; and with it what was pinned, if the work found that it is wrong
+        (ImageError) and no image needs it."""
         pins = Pins(self)
+        wrong = False
         try:
             yield pins
+        except ImageError:
+            wrong = True
+            raise
         finally:
             with self.lock:
                 self._pinned_blobs -= Counter(pins.blobs)
                 self._pinned_layers -= Counter(pins.layers)
+                if wrong:
+                    self._free(pins.blobs, reversed(pins.layers))
 
     def pin(self, pins: Pins, blob: str = "", layer: str = "") -> None:
         with self.lock:
@@ -220,7 +239,7 @@ class Catalog:
             id=record.id,
             manifest_digest=record.manifest,
             names=names,
-            digests=tuple(f"{name}@{record.manifest}" for name in repositories),
+            digests=tuple(sorted({*(f"{name}@{record.manifest}" for name in repositories), *record.digests})),
             size=sum(sizes),
             chain_ids=chain,
             **details,

@@ -1,6 +1,7 @@
 """The records of which images there are and what they are called: one small JSON file for each image.
 
 ``<root>/<hex of image id>.json`` holds the manifest's digest and the names, each with the time it was given.
+The file's own time says when the image was last used.
 Everything else is read from the configuration and manifest blobs. Each write is atomic and durable; moving a name
 between two images takes two writes, and should only the first happen, the later time says whose the name is. A record
 that can't be read is passed over and logged.
@@ -8,6 +9,7 @@ that can't be read is passed over and logged.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -30,6 +32,8 @@ class Record(NamedTuple):
     names: dict[str, int]
     added: int
     """When the image came here, in nanoseconds since 1970."""
+    digests: tuple[str, ...] = ()
+    """``repository@digest`` under which registries gave it, of an index too."""
 
 
 class Index:
@@ -62,6 +66,18 @@ class Index:
         data = json.dumps(document, indent=1, sort_keys=True).encode()
         fsutil.write_atomic(self._root / _file_name(record.id), data, durable=True)
 
+    def touch(self, image_id: str) -> None:
+        """Note that the image is used now."""
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(self._root / _file_name(image_id))
+
+    def last_used(self, image_id: str) -> float:
+        """Unix time at which the image came, was changed, or was last used; 0 if it is not there."""
+        try:
+            return (self._root / _file_name(image_id)).stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
+
     def remove(self, image_id: str) -> None:
         fsutil.unlink_missing_ok(self._root / _file_name(image_id))
         fsutil.sync_dir(self._root)
@@ -84,7 +100,17 @@ def _parse(document: dict[str, object]) -> Record:
         check_digest(str(document["manifest"]), "manifest"),
         {name: int(given) for name, given in names.items()},
         int(str(document["added"])),
+        _digests(document.get("digests", [])),
     )
+
+
+def _digests(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise TypeError("digests must be a list")
+    for digest in value:
+        if not parse(str(digest)).digest:
+            raise ValueError(f"{digest!r} has no digest")
+    return tuple(map(str, value))
 
 
 def _settle_names(records: dict[str, Record]) -> dict[str, Record]:

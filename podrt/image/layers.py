@@ -1,8 +1,6 @@
 """Unpacked layers, one directory for each chain id, shared by all images and containers.
 
-``<root>/<hex of chain id>/`` is the layer's file tree and is used as an overlayfs lower directory as it is;
-``<hex>.json`` beside it says how large it is. A layer is unpacked in the staging directory, written out with sync(2),
-and renamed into place: it is whole or absent, and a name that is there is never written again. The chain id of a
+``<root>/<hex of chain id>/`` is the XX The chain id of a
 layer covers all layers below it (OCI image-spec, config.md, "Layer ChainID"), so equal ids mean equal stacks.
 
 The tree of a layer can be gone through by anyone (0755), as in the container; the directories above it are for root
@@ -20,7 +18,7 @@ import os
 import shutil
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,11 +26,14 @@ from podrt import fsutil
 from podrt.errors import ImageError
 from podrt.image.compression import Readable
 from podrt.image.unpack import Limits, unpack
+from podrt.linux import libc
 
 _LOG = logging.getLogger(__name__)
 _HEX = 64
 _TRASH = "removed-"
 _VERSION = 1
+_BATCH_BYTES = 512 << 20
+"""Bytes of unpacked layers that wait for one syncfs(2) at most."""
 
 
 class LayerInfo(NamedTuple):
@@ -58,6 +59,75 @@ def chain_ids(diff_ids: Sequence[str]) -> tuple[str, ...]:
     return tuple(result)
 
 
+class Staged(NamedTuple):
+    """An unpacked and verified layer that is not published yet: ``directory`` holds it as ``tree``."""
+
+    directory: Path
+    chain_id: str
+    info: LayerInfo
+
+
+class Batch:
+    """Layers that one piece of work unpacks, bottom first; made by :meth:`LayerStore.batch`."""
+
+    def __init__(self, store: LayerStore, staging: Path, limits: Limits | None) -> None:
+        self._store = store
+        self._staging = staging
+        self._limits = limits
+        self._staged: dict[str, Staged] = {}
+
+    def add(self, source: Readable, diff_id: str, chain_id: str, verify: Callable[[], None] | None = None) -> LayerInfo:
+        """Unpack the layer archive ``source`` unless its chain is there already, and verify its diff id.
+
+        ``verify`` is called before the layer counts: it raises if the bytes that ``source`` gave are not the right
+        ones. Raises ImageError if the content is another than ``diff_id`` says or is unsafe, OSError (ENOSPC).
+        """
+        if chain_id in self._staged:
+            return self._staged[chain_id].info
+        known = self._store.reserve(chain_id)
+        if known is not None:
+            if verify is not None:
+                verify()
+            return known
+        directory = self._staging / f"layer-{uuid.uuid4().hex}"
+        try:
+            info = self._unpack(source, directory, diff_id, base=chain_id == diff_id)
+            if verify is not None:
+                verify()
+        except BaseException:
+            shutil.rmtree(directory, ignore_errors=True)
+            self._store.unreserve([chain_id])
+            raise
+        self._staged[chain_id] = Staged(directory, chain_id, info)
+        if sum(one.info.tar_size for one in self._staged.values()) > _BATCH_BYTES:
+            self.publish()
+        return info
+
+    def _unpack(self, source: Readable, directory: Path, diff_id: str, *, base: bool) -> LayerInfo:
+        directory.mkdir(mode=0o700)
+        # A whole directory more, as the staged tree's own root gets the mode that the archive says.
+        tree = directory / "tree"
+        tree.mkdir(mode=0o755)
+        tree.chmod(0o755)
+        found = unpack(source, tree, base=base, limits=self._limits)
+        if found.diff_id != diff_id:
+            raise ImageError(f"layer {diff_id}: unpacks to {found.diff_id}; the image is corrupt")
+        return LayerInfo(*found)
+
+    def publish(self) -> None:
+        """Make what was unpacked so far durable and known."""
+        if self._staged:
+            self._store.publish(list(self._staged.values()))
+            self.close()
+
+    def close(self) -> None:
+        """Remove what was not published."""
+        staged, self._staged = self._staged, {}
+        for one in staged.values():
+            shutil.rmtree(one.directory, ignore_errors=True)
+        self._store.unreserve(staged)
+
+
 class LayerStore:
     """The unpacked layers below ``root``; ``staging`` is a private directory on the same file system."""
 
@@ -68,7 +138,9 @@ class LayerStore:
         root.mkdir(mode=0o755, parents=True, exist_ok=True)
         root.chmod(0o755)
         self._infos: dict[str, LayerInfo] = {}
-        self._unpacking = threading.Lock()
+        self._unpacked = threading.Condition()
+        self._busy: set[str] = set()
+        """Chain ids that are being unpacked."""
         for chain_id in list(self._present()):
             info = self._read_info(chain_id)
             if info is None:
@@ -89,31 +161,63 @@ class LayerStore:
         return [f"sha256:{name}" for name in sorted(names) if len(name) == _HEX]
 
     def add(self, source: Readable, diff_id: str, chain_id: str) -> LayerInfo:
-        """Unpack the layer archive ``source`` unless its chain is there already, and verify its diff id.
+        """Unpack one layer and publish it; see :meth:`Batch.add`."""
+        with self.batch() as batch:
+            return batch.add(source, diff_id, chain_id)
 
-        Raises ImageError if the content is another than ``diff_id`` says or is unsafe, OSError (ENOSPC).
-        """
-        with self._unpacking:  # one at a time: two would only compete for the disk, and might unpack the same layer
-            return self._infos.get(chain_id) or self._add(source, diff_id, chain_id)
-
-    def _add(self, source: Readable, diff_id: str, chain_id: str) -> LayerInfo:
-        temporary = self._staging / f"layer-{uuid.uuid4().hex}"
-        temporary.mkdir(mode=0o700)
+    @contextlib.contextmanager
+    def batch(self) -> Iterator[Batch]:
+        """Several layers, published together at the end. Of an image that turned out to be wrong (ImageError) none is;
+        where something else ended the work, those that are whole are."""
+        batch = Batch(self, self._staging, self._limits)
         try:
-            # A whole directory more, as the staged tree's own root gets the mode that the archive says.
-            tree = temporary / "tree"
-            tree.mkdir(mode=0o755)
-            tree.chmod(0o755)
-            found = unpack(source, tree, base=chain_id == diff_id, limits=self._limits)
-            if found.diff_id != diff_id:
-                raise ImageError(f"layer {diff_id}: unpacks to {found.diff_id}; the image is corrupt")
-            info = LayerInfo(*found)
-            os.sync()  # once for the whole tree; an fsync(2) of each file would cost as many journal commits
-            self._publish(tree, chain_id, info)
+            yield batch
+        except ImageError:
+            raise
+        except BaseException:
+            with contextlib.suppress(OSError):
+                batch.publish()
+            raise
+        else:
+            batch.publish()
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-        self._infos[chain_id] = info
-        return info
+            batch.close()
+
+    def reserve(self, chain_id: str) -> LayerInfo | None:
+        """Wait until nobody else unpacks this layer. Its info, or None: then the caller unpacks it and is to
+        ``unreserve`` it."""
+        with self._unpacked:
+            while chain_id in self._busy:
+                self._unpacked.wait()
+            if chain_id not in self._infos:
+                self._busy.add(chain_id)
+                return None
+            return self._infos[chain_id]
+
+    def unreserve(self, chain_ids: Iterable[str]) -> None:
+        with self._unpacked:
+            self._busy.difference_update(chain_ids)
+            self._unpacked.notify_all()
+
+    def publish(self, staged: Sequence[Staged]) -> None:
+        """Make unpacked layers durable and known: one syncfs(2) for all, as an fsync(2) of each file would cost as
+        many journal commits."""
+        for one in staged:
+            document = {"version": _VERSION, "chain_id": one.chain_id, **one.info._asdict()}
+            (one.directory / "info.json").write_bytes(json.dumps(document).encode())
+        fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            libc.syncfs(fd)
+            for one in staged:
+                self._discard(one.chain_id)  # one without a record, left by a crash or damaged
+                target = self.path(one.chain_id)
+                os.rename(one.directory / "info.json", f"{target}.json")
+                os.rename(one.directory / "tree", target)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        for one in staged:
+            self._infos[one.chain_id] = one.info
 
     def remove(self, chain_id: str) -> int:
         """Remove a layer that nothing uses; returns the bytes of its contents.
@@ -129,14 +233,6 @@ class LayerStore:
         for entry in list(os.scandir(self._staging)):
             if entry.name.startswith(_TRASH):
                 shutil.rmtree(entry.path, ignore_errors=True)  # another thread may be at the same
-
-    def _publish(self, tree: Path, chain_id: str, info: LayerInfo) -> None:
-        self._discard(chain_id)  # one without a record, left by a crash or damaged
-        document = {"version": _VERSION, "chain_id": chain_id, **info._asdict()}
-        target = self.path(chain_id)
-        fsutil.write_atomic(f"{target}.json", json.dumps(document).encode(), durable=True)
-        os.rename(tree, target)
-        fsutil.sync_dir(self.root)
 
     def _discard(self, chain_id: str) -> None:
         """Take the directory away in one step, to where a crash leaves nothing of it behind."""

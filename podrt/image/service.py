@@ -7,6 +7,7 @@
     layers/<hex>/          unpacked layers by chain id, and <hex>.json beside each
     images/<hex>.json      which images there are, and their names
     staging/<uuid>/        unfinished work of one store; leftovers are removed at start
+    pulls/<hex>.json       what interrupted pulls had begun with; see the journal module
 
 An image appears when its record is written, after everything it needs is whole on disk, and disappears when the
 record goes, before anything of it does. What no record needs is rubbish, found and removed by ``prune`` and at start.
@@ -19,6 +20,7 @@ from __future__ import annotations
 import builtins
 import contextlib
 import errno
+import functools
 import io
 import time
 from collections.abc import Iterator, Sequence
@@ -30,11 +32,12 @@ from podrt.errors import ConflictError, ExhaustedError, ImageError, InvalidError
 from podrt.image import archive, imports, inspecting, saving
 from podrt.image import manifest as manifests
 from podrt.image.archive import Candidate, LayerSource
-from podrt.image.blobs import BlobStore, Progress, hash_bytes
+from podrt.image.blobs import CHUNK, BlobStore, Progress, hash_bytes
 from podrt.image.catalog import Catalog, Pins
 from podrt.image.compression import detect_file
 from podrt.image.index import Index
-from podrt.image.layers import LayerStore, chain_ids
+from podrt.image.journal import Journal
+from podrt.image.layers import Batch, LayerStore, chain_ids
 from podrt.image.manifest import Descriptor
 from podrt.image.reference import Reference, parse
 from podrt.image.staging import Staging
@@ -91,8 +94,9 @@ class ImageStore:
         self.blobs = BlobStore(root / "blobs", self._staging.path)
         self._layers = LayerStore(root / "layers", self._staging.path, limits)
         self._catalog = Catalog(Index(root / "images"), self.blobs, self._layers)
+        self.journal = Journal(root / "pulls")
         if self._staging.alone:
-            self._catalog.sweep()
+            self._catalog.sweep(self.journal.kept())
             self._layers.empty_trash()
 
     def close(self) -> None:
@@ -156,17 +160,18 @@ class ImageStore:
         details = parse_config(manifests.decode(candidate.config, what), what)
         known = self._catalog.get(image_id)
         if known is not None and candidate.manifest in (None, self.blobs.read(known.manifest_digest)):
-            return self._catalog.record(image_id, known.manifest_digest, candidate.names)
+            return self._catalog.record(image_id, known.manifest_digest, candidate.names, candidate.digests)
         diff_ids = details["diff_ids"]
         if len(diff_ids) != len(candidate.layers):
             raise ImageError(f"{what}: has {len(candidate.layers)} layers but rootfs.diff_ids lists {len(diff_ids)}")
         if not diff_ids:
             raise ImageError(f"{what}: has no layers")
         with _full_disk_is_told(self.root), self._catalog.pins() as pins:
-            descriptors = [
-                self._install_layer(source, diff_id, chain_id, pins, progress)
-                for source, diff_id, chain_id in zip(candidate.layers, diff_ids, chain_ids(diff_ids), strict=True)
-            ]
+            with self._layers.batch() as batch:
+                descriptors = [
+                    self._install_layer(source, diff_id, chain_id, pins, batch, progress)
+                    for source, diff_id, chain_id in zip(candidate.layers, diff_ids, chain_ids(diff_ids), strict=True)
+                ]
             pins.blob(image_id)
             self.blobs.write(io.BytesIO(candidate.config), image_id)
             data = candidate.manifest or manifests.encode(
@@ -175,7 +180,7 @@ class ImageStore:
             manifest_digest = hash_bytes(data)
             pins.blob(manifest_digest)
             self.blobs.write(io.BytesIO(data), manifest_digest)
-            return self._catalog.record(image_id, manifest_digest, candidate.names)
+            return self._catalog.record(image_id, manifest_digest, candidate.names, candidate.digests)
 
     def import_rootfs(
         self,
@@ -275,6 +280,7 @@ class ImageStore:
                 if not self._catalog.holders(image.id) and (all or not image.names):
                     reclaimed += self._catalog.delete(image)
                     removed += [*(Removal(untagged=name) for name in image.names), Removal(deleted=image.id)]
+            self.journal.clear()
             reclaimed += self._catalog.sweep()
         self._layers.empty_trash()
         return PruneReport(tuple(removed), reclaimed)
@@ -311,14 +317,17 @@ class ImageStore:
         return tuple(self._layers.info(chain_id) for chain_id in image.chain_ids)
 
     def _install_layer(
-        self, source: LayerSource, diff_id: str, chain_id: str, pins: Pins, progress: Progress | None
+        self, source: LayerSource, diff_id: str, chain_id: str, pins: Pins, batch: Batch, progress: Progress | None
     ) -> Descriptor:
         label = f"layer {(source.digest or diff_id)[7:19]}"
         pins.layer(chain_id)
         digest = source.digest
         if digest:
             pins.blob(digest)
-        if not digest or not self.blobs.has(digest) or self.blobs.size(digest) != source.size:
+        if source.arriving:
+            with source.open() as file:
+                batch.add(file, diff_id, chain_id, functools.partial(_exhaust, file))
+        elif not digest or not self.blobs.has(digest) or self.blobs.size(digest) != source.size:
             with source.open() as file:
                 digest = self.blobs.write(file, digest, source.size, what=label, progress=progress).digest
             if not source.digest:
@@ -326,8 +335,15 @@ class ImageStore:
         size = self.blobs.size(digest)
         with self.blobs.open(digest) as blob:
             kind = detect_file(blob)
-            self._layers.add(blob, diff_id, chain_id)
+            if not source.arriving:
+                batch.add(blob, diff_id, chain_id)
         return Descriptor(manifests.OCI_LAYER + _LAYER_TYPES[kind], digest, size)
+
+
+def _exhaust(file: BinaryIO) -> None:
+    """Read to the end, which raises if what arrives is not what it should be."""
+    while file.read(CHUNK):
+        pass
 
 
 def _taggable(text: str) -> Reference:

@@ -186,6 +186,7 @@ _splice = _function("splice", _int, _void_p, _int, _void_p, _size_t, ctypes.c_ui
 _sethostname = _function("sethostname", _char_p, _size_t)
 _setdomainname = _function("setdomainname", _char_p, _size_t)
 _fstatfs = _function("fstatfs", _int, _void_p)
+_syncfs = _function("syncfs", _int)
 _get_errno = ctypes.get_errno
 
 _before_fork = _function("PyOS_BeforeFork", library=ctypes.pythonapi, restype=None)
@@ -459,6 +460,12 @@ def fstatfs_type(fd: int) -> int:
         raise _fail(f"fstatfs({fd})")
     kind: int = struct.unpack_from("@L", buffer.raw)[0]
     return kind
+
+
+def syncfs(fd: int) -> None:
+    """syncfs(2): write out everything of the file system that a descriptor is on, and wait for it."""
+    if _syncfs(fd) < 0:
+        raise _fail(f"syncfs({fd})")
 
 
 def getcwd() -> str:
