@@ -35,8 +35,11 @@ class Scratch:
     """The private pipe that tee(2) copies into, and the sink that consumed bytes go to; one of each for all streams."""
 
     def __init__(self) -> None:
-        self.reader, self.writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+        self._make_pipe()
+
+    def _make_pipe(self) -> None:
+        self.reader, self.writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         with contextlib.suppress(OSError):
             fcntl.fcntl(self.writer, _F_SETPIPE_SZ, _PRIVATE_PIPE)
 
@@ -52,16 +55,31 @@ class Scratch:
                 return None
         if count == 0:
             return b""
-        data = os.read(self.reader, count)
-        while len(data) < count:
-            data += os.read(self.reader, count - len(data))
+        try:
+            data = os.read(self.reader, count)
+            while len(data) < count:
+                data += os.read(self.reader, count - len(data))
+        except OSError:
+            # Pages of a broken file that the container has spliced in. Left here, they would be another one's output.
+            os.close(self.reader)
+            os.close(self.writer)
+            self._make_pipe()
+            raise
         return data
 
     def consume(self, fifo: int, count: int) -> None:
+        """Take ``count`` bytes away, or what is left of them: a container can read its own pipe meanwhile."""
         while count > 0:
-            # Else it would be written to the log again: libc's wrapper doesn't do that as Python's own do.
-            with contextlib.suppress(InterruptedError):
-                count -= libc.splice(fifo, self.null, count, libc.SPLICE_F_MOVE | libc.SPLICE_F_NONBLOCK)
+            try:
+                taken = libc.splice(fifo, self.null, count, libc.SPLICE_F_MOVE | libc.SPLICE_F_NONBLOCK)
+            except InterruptedError:
+                # Else it would be written to the log again: libc's wrapper doesn't do that as Python's own do.
+                continue
+            except BlockingIOError:
+                return
+            if taken == 0:
+                return
+            count -= taken
 
 
 class Attacher:
@@ -122,7 +140,12 @@ class Stream:
         if self.closed or self.paused:
             self._queued = False
             return False
-        if self.turn():
+        try:
+            again = self.turn()
+        except BaseException:
+            self._queued = False  # or it would never be read again
+            raise
+        if again:
             return True
         self._queued = False
         if self.on_idle is not None and not self.paused:

@@ -100,8 +100,10 @@ class Process:
         """Log what the pipes hold now; the unfinished line too where nobody can finish it any more."""
         for stream in self.streams.values():
             if not stream.closed:
-                stream.drain()
-                self._on_idle(stream)
+                # What can't be read must not keep the exit from being told.
+                with contextlib.suppress(OSError):
+                    stream.drain()
+                    self._on_idle(stream)
 
     def close_stdin(self) -> None:
         if self.stdin is not None:

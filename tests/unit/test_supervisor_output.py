@@ -272,3 +272,50 @@ def test_callbacks_of_descriptors_closed_in_the_same_round_are_not_called() -> N
     assert called == [1]
     os.close(writer)
     os.close(other_writer)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("writers", [True, False])
+def test_a_container_that_reads_its_own_output_stops_nobody(tmp_path: Path, writers: bool) -> None:
+    """It has its FIFO open for reading too, so what was looked at may be gone when it is to be taken away."""
+    pump = Pump(tmp_path)
+    os.write(pump.writer, b"one\ntwo\n")
+    assert pump.scratch.peek(pump.stream.fd) == b"one\ntwo\n"
+    assert os.read(pump.writer, 6) == b"one\ntw"
+    if not writers:
+        os.close(pump.writer)
+    pump.scratch.consume(pump.stream.fd, 8)
+    if writers:
+        os.write(pump.writer, b"three\n")
+        pump.turns()
+        assert pump.texts() == ["F three"]
+        os.close(pump.writer)
+    pump.stream.finish()
+
+
+def test_output_that_can_not_be_read_is_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read that fails after tee(2) leaves nothing behind in the pipe that all streams share."""
+    pump = Pump(tmp_path)
+    os.write(pump.writer, b"secret\n")
+    real = os.read
+
+    def fail(fd: int, count: int) -> bytes:
+        if fd == pump.scratch.reader:
+            raise OSError(5, "Input/output error")
+        return real(fd, count)
+
+    monkeypatch.setattr(os, "read", fail)
+    with pytest.raises(OSError):
+        pump.scratch.peek(pump.stream.fd)
+    pump.loop.turn()
+    assert len(pump.errors) == 1
+    monkeypatch.undo()
+    with pytest.raises(BlockingIOError):
+        os.read(pump.scratch.reader, 100)
+    # The stream itself goes on, too.
+    pump.errors.clear()
+    os.write(pump.writer, b"more\n")
+    pump.turns()
+    assert pump.texts() == ["F secret", "F more"]
+    os.close(pump.writer)
+    pump.stream.finish()
