@@ -124,8 +124,12 @@ def fork(seq: int, spec: LaunchSpec, fds: Sequence[int], own_pid_namespace: int,
         try:
             pid, pidfd = libc.clone3(flags, cgroup_fd=cgroup_fd)
             if pid == 0:
-                ours.detach()
-                Child(spec, fds, theirs).run(nofile)
+                try:
+                    ours.detach()
+                    Child(spec, fds, theirs).run(nofile)
+                finally:
+                    # Whatever happens, no second supervisor comes of it.
+                    os._exit(125)
         finally:
             if joined is not None:
                 libc.setns(own_pid_namespace, libc.CLONE_NEWPID)

@@ -7,6 +7,7 @@ reaped: a failed launch leaves no process behind.
 from __future__ import annotations
 
 import _socket
+import contextlib
 import errno
 import os
 import signal
@@ -48,6 +49,7 @@ class Supervisor:
         self.ended = False
         self._reexec_seq: int | None = None
         self._wakeup = -1
+        self._told: set[str] = set()
 
     # -- life
 
@@ -93,7 +95,8 @@ class Supervisor:
             path = error.filename if isinstance(error.filename, str) else ""
             text = f"{error.strerror}: {path}" if path else str(error.strerror)
             self._refuse(seq, str(request.get("op")), error.errno or 0, path, text)
-        except (wire.WireError, KeyError, TypeError, ValueError) as error:
+        except Exception as error:
+            # Whatever it is: a request without an answer would be waited for.
             self._refuse(seq, str(request.get("op")), errno.EINVAL, "", f"malformed request: {error!r}")
         finally:
             wire.close_all(fds)
@@ -220,7 +223,7 @@ class Supervisor:
 
     def warn_about(self, identity: str) -> Callable[[str], None]:
         def warn(message: str) -> None:
-            print(f"{identity}: {message}", file=sys.stderr, flush=True)
+            _say(f"{identity}: {message}")
             self.connection.send({"event": "warning", "id": identity, "message": message})
 
         return warn
@@ -376,12 +379,22 @@ class Supervisor:
         while place is not None and place.tb_next is not None:
             place = place.tb_next
         where = "" if place is None else f" at {place.tb_frame.f_code.co_filename}:{place.tb_lineno}"
-        print(f"internal error{where}: {error!r}", file=sys.stderr, flush=True)
+        # Once for each place: a container that finds a way to cause one must not fill the disk with it.
+        if where not in self._told:
+            self._told.add(where)
+            _say(f"internal error{where}: {error!r}")
 
 
 def _ignore(number: int, frame: object) -> None:
     """The wake-up pipe does the work; SIG_DFL would end the process (SIGTERM) or wake nothing (SIGCHLD)."""
 
 
+def _say(text: str) -> None:
+    """To supervisor.log. A full disk must not end the loop."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+
+
 def _pidfd(one: Process) -> int:
-    return os.pidfd_open(one.record.pid)
+    """Of a running process. The pid of an adopted one may be another's already: someone else reaps it."""
+    return os.dup(one.pidfd) if one.pidfd is not None else os.pidfd_open(one.record.pid)

@@ -1,0 +1,51 @@
+"""Launches that are wrong in ways which no daemon of ours asks for: the supervisor answers, and stays one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from podrt.errors import LaunchError
+from podrt.supervisor.processes import Process
+from podrt.supervisor.protocol import LaunchSpec, ProcessRecord, Stdio
+from podrt.supervisor.supervisor import _pidfd
+from tests.framework.supervisor import SupervisorBox
+
+
+@pytest_asyncio.fixture
+async def box() -> AsyncIterator[SupervisorBox]:
+    made = SupervisorBox()
+    await made.start()
+    yield made
+    problems = await made.destroy()
+    assert not problems, "\n".join(problems)
+
+
+@pytest.mark.parametrize("kind", ["user", "pid", "net"])
+async def test_a_descriptor_that_is_missing(box: SupervisorBox, kind: str) -> None:
+    """It fails in the supervisor, in the making of its child, or in the child: always with an answer, and no child
+    goes on as a second supervisor."""
+    spec = LaunchSpec("c", "container", join=((kind, 99),), argv=("true",), stdio=Stdio("null"))
+    with pytest.raises(LaunchError):
+        await asyncio.wait_for(box.client.launch(spec), 10)
+    assert box.children() == []
+    assert await box.run("after", "echo here") == "here\n"
+
+
+def test_the_pidfd_of_an_adopted_process_is_the_one_held() -> None:
+    """Someone else reaps it, so its number may be another process's by the time that a new daemon says hello."""
+    here, parent = os.pidfd_open(os.getpid()), 0
+    one = Process(ProcessRecord("c", "container", 1, 1), Stdio("null"), None)
+    one.pidfd = here
+    try:
+        parent = _pidfd(one)
+        found = Path(f"/proc/self/fdinfo/{parent}").read_text()
+        assert f"Pid:\t{os.getpid()}\n" in found
+    finally:
+        one.close()
+        os.close(parent)
