@@ -68,14 +68,16 @@ def parse_group(data: bytes) -> list[GroupEntry]:
 
 
 def resolve(credentials: Credentials, passwd: list[PasswdEntry], group: list[GroupEntry]) -> Identity:
-    """Apply ``credentials.user`` to the image's files. A number need not be listed. Raises UserError."""
+    """Apply ``credentials.user`` to the image's files. A number is an id, listed or not. Raises UserError."""
     wanted_user, _, wanted_group = credentials.user.partition(":")
     user = (wanted_user or "0").encode(errors="surrogateescape")
     number = _number(user)
-    # A name wins over a number, as in the C library's tools: an account may be called "1000".
-    entry = next((one for one in passwd if one.name == user), None)
-    if entry is None and number is not None:
+    # A number is a number, though chown(1) takes it for a name first: an image that calls an account "1000" and gives it
+    # the uid 0 must not make runAsUser 1000 root.
+    if user.isdigit():
         entry = next((one for one in passwd if one.uid == number), None)
+    else:
+        entry = next((one for one in passwd if one.name == user), None)
     if entry is not None:
         uid, gid = entry.uid, entry.gid
     elif number is not None:
@@ -127,13 +129,13 @@ def read_in_root(root_fd: int, path: str) -> bytes:
 
 def _resolve_group(wanted: str, group: list[GroupEntry]) -> int:
     name = wanted.encode(errors="surrogateescape")
-    entry = next((one for one in group if one.name == name), None)
-    if entry is not None:
-        return entry.gid
     number = _number(name)
-    if number is None:
+    if number is not None:
+        return number
+    entry = next((one for one in group if one.name == name and not name.isdigit()), None)
+    if entry is None:
         raise UserError(f'user: no group "{wanted}" in the image\'s /etc/group')
-    return number
+    return entry.gid
 
 
 def _number(text: bytes) -> int | None:

@@ -31,16 +31,30 @@ GROUP = users.parse_group(b"root:x:0:\nbin:x:1:root,daemon\napps:x:1001:\nextra:
         ("1000", 1000, 1001, (1001, 2000, 3000), "/home/app"),
         ("app:extra", 1000, 2000, (2000, 3000), "/home/app"),
         ("app:5", 1000, 5, (5, 2000, 3000), "/home/app"),
-        ("app:99", 1000, 3000, (3000, 2000), "/home/app"),
+        ("app:99", 1000, 99, (99, 2000, 3000), "/home/app"),
         ("4000", 4000, 0, (0,), "/"),
         ("4000:4001", 4000, 4001, (4001,), "/"),
-        ("1234", 55, 56, (56,), "/home/digits"),
+        ("1234", 1234, 0, (0,), "/"),
         ("nohome", 77, 78, (78,), "/"),
         (":extra", 0, 2000, (2000, 1), "/root"),
     ],
 )
 def test_resolve(user: str, uid: int, gid: int, groups: tuple[int, ...], home: str) -> None:
     assert users.resolve(Credentials(user), PASSWD, GROUP) == users.Identity(uid, gid, groups, home)
+
+
+@pytest.mark.parametrize("user", ["1000", "1000:1000", "4294967295", "0:4294967295"])
+def test_an_image_can_not_make_a_number_root(user: str) -> None:
+    """runAsUser and runAsGroup are ids: accounts of that name are not asked (CVE-2024-40635 for those out of range)."""
+    passwd = users.parse_passwd(b"1000:x:0:0::/root:/bin/sh\n4294967295:x:0:0::/root:/bin/sh\n")
+    group = users.parse_group(b"1000:x:0:\n4294967295:x:0:\n")
+    if "4294967295" in user:
+        with pytest.raises(users.UserError):
+            users.resolve(Credentials(user), passwd, group)
+    else:
+        found = users.resolve(Credentials(user), passwd, group)
+        assert found.uid == 1000
+        assert found.gid == (1000 if ":" in user else 0)
 
 
 def test_extra_groups_and_policy() -> None:
