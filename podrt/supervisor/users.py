@@ -72,8 +72,8 @@ def resolve(credentials: Credentials, passwd: list[PasswdEntry], group: list[Gro
     wanted_user, _, wanted_group = credentials.user.partition(":")
     user = (wanted_user or "0").encode(errors="surrogateescape")
     number = _number(user)
-    # A number is a number, though chown(1) takes it for a name first: an image that calls an account "1000" and gives it
-    # the uid 0 must not make runAsUser 1000 root.
+    # A number is an id, though chown(1) takes it for a name first: an image that has an account "1000" of uid 0 must
+    # not make runAsUser 1000 root.
     if user.isdigit():
         entry = next((one for one in passwd if one.uid == number), None)
     else:
