@@ -34,6 +34,9 @@ install_debian_packages() {
         --no-install-recommends "${missing[@]}" </dev/null
 }
 
+# packages_key VERSION LOCK...: what the Python packages of an environment are made from. VERSION as `python3 -V` says.
+packages_key() { { cat requirements-build.lock "${@:2}"; echo "$1"; } | sha256sum; }
+
 has_systemd() { [[ -d /run/systemd/system ]]; }
 
 # write_unit FILE BIN DOC: the systemd unit with its paths filled in.
