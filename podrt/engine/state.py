@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 import secrets
-import shutil
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +25,7 @@ from podrt.engine.transitions import check
 from podrt.errors import NotFoundError
 from podrt.image.service import ImageStore
 from podrt.linux.cgroup import Manager
+from podrt.linux.removal import remove_tree
 from podrt.network.bridge import BridgeNetwork
 
 log = logging.getLogger(__name__)
@@ -202,9 +202,8 @@ class Machine:
 
 
 def remove_directory(path: Path) -> None:
-    """Remove a directory of records with all files; no error if it is gone. Nothing may be mounted below it."""
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(path)
+    """Remove a directory of records or of a container's files; no error if it is gone. Nothing may be mounted below."""
+    remove_tree(path)
 
 
 @contextlib.contextmanager

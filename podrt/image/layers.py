@@ -15,7 +15,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,6 +26,7 @@ from podrt.errors import ImageError
 from podrt.image.compression import Readable
 from podrt.image.unpack import Limits, unpack
 from podrt.linux import libc
+from podrt.linux.removal import remove_tree
 
 _LOG = logging.getLogger(__name__)
 _HEX = 64
@@ -95,7 +95,7 @@ class Batch:
             if verify is not None:
                 verify()
         except BaseException:
-            shutil.rmtree(directory, ignore_errors=True)
+            _remove(directory)
             self._store.unreserve([chain_id])
             raise
         self._staged[chain_id] = Staged(directory, chain_id, info)
@@ -124,7 +124,7 @@ class Batch:
         """Remove what was not published."""
         staged, self._staged = self._staged, {}
         for one in staged.values():
-            shutil.rmtree(one.directory, ignore_errors=True)
+            _remove(one.directory)
         self._store.unreserve(staged)
 
 
@@ -232,7 +232,7 @@ class LayerStore:
         """Delete the files of removed layers."""
         for entry in list(os.scandir(self._staging)):
             if entry.name.startswith(_TRASH):
-                shutil.rmtree(entry.path, ignore_errors=True)  # another thread may be at the same
+                _remove(entry.path)  # another thread may be at the same
 
     def _discard(self, chain_id: str) -> None:
         """Take the directory away in one step, to where a crash leaves nothing of it behind."""
@@ -256,3 +256,9 @@ class LayerStore:
             )
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+
+def _remove(path: str | Path) -> None:
+    """As far as it can be: what stays is staging's to remove at the next start."""
+    with contextlib.suppress(OSError):
+        remove_tree(path)

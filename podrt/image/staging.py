@@ -6,11 +6,13 @@ belonged to a process that is gone and is removed; those of living processes are
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
-import shutil
 import uuid
 from pathlib import Path
+
+from podrt.linux.removal import remove_tree
 
 
 class Staging:
@@ -31,7 +33,8 @@ class Staging:
             os.close(lock)
 
     def close(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            remove_tree(self.path)
         os.close(self._fd)
 
 
@@ -45,7 +48,7 @@ def _remove_leftovers(root: Path) -> bool:
         fd = os.open(entry.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(entry.path)
+            remove_tree(entry.path)
         except BlockingIOError:
             alone = False
         finally:

@@ -21,7 +21,6 @@ import contextlib
 import errno
 import logging
 import os
-import shutil
 import stat
 import tarfile
 from pathlib import Path
@@ -32,6 +31,7 @@ from podrt.image.compression import Readable, decompress
 from podrt.image.entry import mtime, set_xattrs, split_name
 from podrt.image.tarstream import TarEntries, TarStream
 from podrt.linux import libc
+from podrt.linux.removal import remove_tree
 
 _LOG = logging.getLogger(__name__)
 
@@ -202,7 +202,7 @@ class _Extractor(contextlib.AbstractContextManager["_Extractor"]):
         except FileNotFoundError:
             return False
         if stat.S_ISDIR(found.st_mode):
-            shutil.rmtree(name, dir_fd=parent)
+            remove_tree(name, dir_fd=parent)
         else:
             os.unlink(name, dir_fd=parent)
         return _is_whiteout(found)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from podrt.errors import ImageError
 from podrt.image.unpack import Limits, unpack
+from podrt.linux.removal import remove_tree
 from tests.unit.test_image_unpack import Entry, directory, entry, make_tar
 
 
@@ -336,3 +337,17 @@ def test_damaged_archives_end_in_an_image_error_or_stay_inside(
     except PermissionError:
         assert os.geteuid() != 0
     assert os.listdir(parent) == ["t"]
+
+
+def test_a_tree_too_deep_for_recursion_can_be_replaced_and_removed(world: World) -> None:
+    """No entry has over 256 levels, but links in the layer add up; such a tree must not stay for ever."""
+    chain = "/".join(["d"] * 250)
+    entries = [directory("top"), directory(f"top/{chain}"), symlink("link0", f"top/{chain}")]
+    for number in range(6):
+        entries += [directory(f"link{number}/{chain}"), symlink(f"link{number + 1}", f"link{number}/{chain}")]
+    world.attack(*entries, base=True)
+    remove_tree(world.target)
+    world.target.mkdir()
+    world.attack(*entries, entry("top", data=b"a file"), base=True)
+    assert (world.target / "top").read_bytes() == b"a file"
+    world.assert_untouched()
