@@ -50,9 +50,7 @@ async def create(machine: Machine, sandbox_id: str, spec: ContainerSpec) -> str:
         stack.step("container.image", lambda: machine.images.release(record.image_id, record.id))
         machine.images.hold(record.image_id, record.id)
         stack.step("container.cgroup", lambda: _remove_cgroup(machine, record))
-        await asyncio.to_thread(
-            machine.cgroups.create, record.cgroup, record.spec.resources, rules=parts.device_rules(spec)
-        )
+        await undo.finish(_make_cgroup(machine, record), f"cgroup of {record.id[:12]}")
         stack.step("container.storage", lambda: _remove_storage(unit))
         _make_storage(sandbox, unit)
         stack.step("container.created")
@@ -210,6 +208,11 @@ def _log_path(sandbox: Sandbox, spec: ContainerSpec) -> str:
             (Cause("logPath", "must be relative and without .."),),
         )
     return str(path)
+
+
+async def _make_cgroup(machine: Machine, record: ContainerRecord) -> None:
+    rules = parts.device_rules(record.spec)
+    await asyncio.to_thread(machine.cgroups.create, record.cgroup, record.spec.resources, rules=rules)
 
 
 def _make_storage(sandbox: Sandbox, unit: Container) -> None:

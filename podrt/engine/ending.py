@@ -31,6 +31,8 @@ async def exited(machine: Machine, unit: Container, how: Exit) -> None:
         if unit.record.phase is Phase.RUNNING:
             await finish(machine, unit, how)
             return
+        if unit.record.phase is Phase.CREATED:
+            return  # during recovery, which knows of it
     # Its start could not be recorded, so it was killed.
     await _forget(machine, unit.id)
 

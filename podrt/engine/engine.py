@@ -56,8 +56,6 @@ class Engine:
         supervisor: SupervisorClient,
     ) -> None:
         self._machine = Machine(config, images, network, cgroups, supervisor)
-        self._deferred: list[ProcessRecord] | None = []
-        """Exits told before recovery has ended: until then nobody knows whose they are."""
 
     # -- life
 
@@ -70,6 +68,8 @@ class Engine:
         machine.cgroups.prepare()
         machine.supervisor.on_exit = self._on_exit
         machine.supervisor.on_warning = self._on_warning
+        # Known before the first exit is told, which would else be an unknown process's.
+        recovery.load(machine)
         await machine.supervisor.start()
         # Compiling the default filter takes 40 ms; the first container should not pay for it.
         try:
@@ -77,9 +77,6 @@ class Engine:
         except PodrtError as error:
             log.error("containers can't have the default seccomp profile: %s", error)
         await recovery.recover(machine)
-        deferred, self._deferred = self._deferred or [], None
-        for record in deferred:
-            self._on_exit(record)
 
     async def close(self) -> None:
         """Let go of everything; containers and supervisor go on."""
@@ -207,9 +204,6 @@ class Engine:
     # -- what the supervisor tells
 
     def _on_exit(self, record: ProcessRecord) -> None:
-        if self._deferred is not None:
-            self._deferred.append(record)
-            return
         machine = self._machine
         owner, _, rest = record.id.partition("/")
         how = recovery.exit_of(record)

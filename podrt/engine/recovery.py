@@ -41,15 +41,19 @@ from podrt.supervisor.protocol import ProcessRecord, Stdio
 log = logging.getLogger(__name__)
 
 
-async def recover(machine: Machine) -> None:
-    """Take over what still is, finish what was half done, remove what is nobody's. Raises nothing it can go past."""
-    begin = time.monotonic()
+def load(machine: Machine) -> None:
+    """Read the records; call before the supervisor is asked for anything."""
     for directory in _directories(machine.sandbox_root):
         if record := _load(directory, SandboxRecord):
             machine.sandboxes[record.id] = Sandbox(record, directory)
     for directory in _directories(machine.container_root):
         if found := _load(directory, ContainerRecord):
             machine.containers[found.id] = Container(found, directory, machine.storage_root / found.id)
+
+
+async def recover(machine: Machine) -> None:
+    """Take over what still is, finish what was half done, remove what is nobody's. Raises nothing it can go past."""
+    begin = time.monotonic()
     for unit in list(machine.containers.values()):
         await _guarded(f"container {unit.id[:12]}", lambda unit=unit: _container(machine, unit))  # type: ignore[misc]
     for sandbox in list(machine.sandboxes.values()):
@@ -72,6 +76,9 @@ async def _guarded(what: str, step: Callable[[], Awaitable[None]]) -> None:
         await step()
     except (PodrtError, OSError) as error:
         log.error("recovery of %s: %s", what, error)
+    except Exception:
+        # A defect, and no reason to leave everything else without a daemon.
+        log.exception("recovery of %s", what)
 
 
 def _directories(root: Path) -> list[Path]:

@@ -72,7 +72,8 @@ async def run(machine: Machine, spec: SandboxSpec) -> SandboxStatus:
         stack.step("sandbox.network", lambda: parts.detach(machine, record.id))
         ips: tuple[str, ...] = ()
         if "net" in pinned:
-            ips = await parts.attach(machine, record.id, pinned["net"], spec.port_mappings)
+            attaching = parts.attach(machine, record.id, pinned["net"], spec.port_mappings)
+            ips = await undo.finish(attaching, f"attach {record.id[:12]}")
         stack.step("sandbox.files")
         _write_files(machine, sandbox, ips)
         sandbox.record = _with(sandbox.record, namespaces=pinned, ips=ips)
