@@ -151,7 +151,7 @@ class TarFiles(Files):
                 self._members[posixpath.normpath(member.name).lstrip("/")] = member
                 if len(self._members) > _MAX_FILES:
                     raise ImageError(f"archive has more than {_MAX_FILES} files; it is no image archive")
-        except (tarfile.TarError, ValueError, OverflowError) as error:
+        except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
             raise ImageError(f"not an image archive: {error}") from error
 
     def _member(self, name: str) -> tarfile.TarInfo:

@@ -157,7 +157,7 @@ class TarEntries:
             )
         except tarfile.ReadError as error:
             raise ImageError(f"not a tar archive: {error}") from error
-        except (ValueError, OverflowError, IndexError) as error:
+        except (ValueError, OverflowError, IndexError, RecursionError) as error:
             raise ImageError(f"tar header is corrupt: {error}") from error
         self.count = 0
         return self
@@ -167,7 +167,7 @@ class TarEntries:
             member = self._tar.next()
         except tarfile.TarError as error:
             raise ImageError(f"tar archive is corrupt: {error}") from error
-        except (ValueError, OverflowError, IndexError) as error:
+        except (ValueError, OverflowError, IndexError, RecursionError) as error:
             raise ImageError(f"tar header is corrupt: {error}") from error
         cast(Any, self._tar).members.clear()  # tarfile keeps every entry for random access
         if member is None:

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from podrt.errors import ImageError
+from podrt.image.archive import TarFiles
 from podrt.image.unpack import Limits, unpack
 from podrt.linux.removal import remove_tree
 from tests.unit.test_image_unpack import Entry, directory, entry, make_tar
@@ -351,3 +352,16 @@ def test_a_tree_too_deep_for_recursion_can_be_replaced_and_removed(world: World)
     world.attack(*entries, entry("top", data=b"a file"), base=True)
     assert (world.target / "top").read_bytes() == b"a file"
     world.assert_untouched()
+
+
+@pytest.mark.parametrize("kind", [b"L", b"K", b"x"])
+def test_headers_about_headers_about_headers(world: World, kind: bytes) -> None:
+    """tarfile reads the entry that a header is about by recursion."""
+    header = tarfile.TarInfo("long")
+    content = b"12 path=abc\n" if kind == b"x" else b"abc\0"
+    header.type, header.size = kind, len(content)
+    archive = (header.tobuf() + content.ljust(512, b"\0")) * 3000 + make_tar(entry("f"))
+    with pytest.raises(ImageError, match="corrupt"):
+        unpack(io.BytesIO(archive), world.target, base=True)
+    with pytest.raises(ImageError, match="image archive"):
+        TarFiles(io.BytesIO(archive))
