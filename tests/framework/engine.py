@@ -50,7 +50,10 @@ def image_store(base: Path) -> ImageStore:
 def subnets() -> dict[str, str]:
     """Of the daemon's own kind, but hardly those of another test that runs now."""
     number = secrets.randbelow(250 * 64)
-    return {"subnet_v4": f"10.{160 + number // 250}.{number % 250}.0/24", "subnet_v6": f"fd99:7064:{secrets.randbelow(65535):x}::/64"}
+    return {
+        "subnet_v4": f"10.{160 + number // 250}.{number % 250}.0/24",
+        "subnet_v6": f"fd99:7064:{secrets.randbelow(65535):x}::/64",
+    }
 
 
 class Lab:
