@@ -22,8 +22,8 @@ import contextlib
 import errno
 import functools
 import io
-import time
-from collections.abc import Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -87,9 +87,8 @@ class ImageStore:
     def __init__(self, root: Path, limits: Limits | None = None) -> None:
         self.root = root
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        root.chmod(
-            0o700
-        )  # no user of the host gets at the setuid files of images; root mounts, so nobody else need pass
+        # No user of the host gets at the setuid files of images; root mounts, so nobody else need pass.
+        root.chmod(0o700)
         self._staging = Staging(root / "staging")
         self.blobs = BlobStore(root / "blobs", self._staging.path)
         self._layers = LayerStore(root / "layers", self._staging.path, limits)
@@ -141,6 +140,49 @@ class ImageStore:
             sum(info.size for info in infos),
             sum(info.entries for info in infos) + len(sizes),
         )
+
+    # For pulls
+
+    @property
+    def staging(self) -> Path:
+        """A private directory for unfinished work, on the store's file system."""
+        return self._staging.path
+
+    def has_blob(self, digest: str, size: int) -> bool:
+        return self.blobs.has(digest) and self.blobs.size(digest) == size
+
+    def by_manifest(self, digest: str) -> Image | None:
+        """The image that came with this manifest."""
+        return next((image for image in self._catalog.list() if image.manifest_digest == digest), None)
+
+    def add_names(self, image: Image, names: Sequence[Reference], digests: Sequence[str]) -> Image:
+        """Give an image names, and ``repository@digest`` under which it is known. Raises NotFoundError."""
+        with self._catalog.lock:
+            found = self._catalog.resolve(image.id)
+            return self._catalog.record(found.id, found.manifest_digest, names, digests)
+
+    @contextlib.contextmanager
+    def keep(self) -> Iterator[Callable[[Sequence[str], Sequence[str]], None]]:
+        """A function that keeps blobs (digests) and layers (chain ids) from being removed while the context lasts."""
+        with self._catalog.pins() as pins:
+
+            def keep(blobs: Sequence[str], chain: Sequence[str]) -> None:
+                for digest in blobs:
+                    pins.blob(digest)
+                for chain_id in chain:
+                    pins.layer(chain_id)
+
+            yield keep
+
+    @contextlib.contextmanager
+    def holding(self, image: Image) -> Iterator[None]:
+        """Keep an image while the context lasts. Raises NotFoundError."""
+        owner = f"work-{uuid.uuid4().hex}"
+        self.hold(image.id, owner)
+        try:
+            yield
+        finally:
+            self.release(image.id, owner)
 
     # Putting in
 
@@ -300,14 +342,14 @@ class ImageStore:
 
     @contextlib.contextmanager
     def _holding(self, reference: str) -> Iterator[Image]:
-        owner = f"save-{time.monotonic_ns()}"
         with self._catalog.lock:
             image = self.resolve(reference)
-            self.hold(image.id, owner)
+            context = self.holding(image)
+            context.__enter__()
         try:
             yield image
         finally:
-            self.release(image.id, owner)
+            context.__exit__(None, None, None)
 
     def _with_config(self, reference: str) -> tuple[Image, dict[str, Any]]:
         image = self.resolve(reference)
