@@ -231,11 +231,15 @@ def _make_directories(machine: Machine) -> None:
         (config.run_dir, 0o755),
         (config.netns_dir, 0o755),
         (config.state_dir, 0o711),
-        (machine.sandbox_root, 0o711),
+        # For root alone: containers leave setuid files in their upper directories, and any user knows their ids
+        # (CVE-2021-41091). Nothing of a container's own ever goes through them.
+        (machine.sandbox_root, 0o700),
         (machine.container_root, 0o700),
-        (machine.storage_root, 0o711),
+        (machine.storage_root, 0o700),
     ):
         path.mkdir(mode=mode, parents=True, exist_ok=True)
+        if mode == 0o700:
+            path.chmod(mode)
     # Pins live here: they must not spread to other mount namespaces, nor another namespace's unmounting to here.
     ops.make_private_mount(config.run_dir)
     ops.make_shared_mount(config.netns_dir)
