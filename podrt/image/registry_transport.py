@@ -72,6 +72,10 @@ class TransientError(UnavailableError):
         self.wait = wait
 
 
+class UntrustedError(UnavailableError):
+    """The certificate is not one that we trust: then nothing at that address is, over plain HTTP least of all."""
+
+
 class Transport:
     """One HTTP client for all registries, made on first use. ``await close()`` at the end."""
 
@@ -237,7 +241,7 @@ class Repository:
         try:
             yield
         except aiohttp.ClientConnectorCertificateError as error:
-            raise UnavailableError(
+            raise UntrustedError(
                 f"{self.where}: its certificate is not trusted: {error.certificate_error}; put its CA into hosts.toml"
                 f" below {self.transport.settings.config_dir}"
             ) from error
@@ -373,11 +377,16 @@ async def first_that_works(
     A mirror may lack an image or be away; an image that is wrong (ImageError) is not asked for elsewhere.
     """
     failures: list[PodrtError] = []
+    untrusted: set[str] = set()
     for repository in repositories:
+        if repository.endpoint.host in untrusted:
+            continue
         try:
             return await work(repository), repository
         except (NotFoundError, UnavailableError, ForbiddenError) as error:
             failures.append(error)
+            if isinstance(error, UntrustedError):
+                untrusted.add(repository.endpoint.host)
     # What a server said counts for more than that another can't be reached.
     last = next((one for one in reversed(failures) if not isinstance(one, UnavailableError)), failures[-1])
     others = [str(one) for one in failures if one is not last]
