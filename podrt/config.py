@@ -34,7 +34,7 @@ class Config:
     socket: Path = DEFAULT_SOCKET
     socket_group: str = "podrt"
     cgroup_root: str = "auto"
-    """Path below each hierarchy. ``auto``: the delegated cgroup of the systemd unit, else ``/podrt``."""
+    """Path below each hierarchy. ``auto``: ``/podrt``."""
     node_name: str = ""
     """Empty: the host name."""
     bridge: str = "podrt0"

@@ -7,7 +7,6 @@ has a controller is looked up once; each controller's file knows how to write it
 from podrt.linux.cgroup.devices import DEFAULT_RULES as DEFAULT_RULES
 from podrt.linux.cgroup.devices import DeviceRule as DeviceRule
 from podrt.linux.cgroup.hierarchy import Hierarchies as Hierarchies
-from podrt.linux.cgroup.hierarchy import auto_root as auto_root
 from podrt.linux.cgroup.hierarchy import detect as detect
 from podrt.linux.cgroup.limits import Limits as Limits
 from podrt.linux.cgroup.limits import LimitsLike as LimitsLike

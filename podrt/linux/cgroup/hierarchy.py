@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import NamedTuple
 
 from podrt.linux.cgroup.files import read
 
 DEFAULT_ROOT = "/podrt"
+"""Not the cgroup of the daemon's systemd unit, even where that is delegated: Pods outlive the unit, and systemd
+before 254 can't start a unit again whose cgroup has given controllers to cgroups below it (EBUSY, "219/CGROUP")."""
 DAEMON_LEAF = "daemon"
 
 
@@ -50,26 +51,3 @@ def parse(mountinfo: str) -> tuple[str, dict[str, str]]:
                 if option in with_names:
                     v1.setdefault(option, path)
     return unified, v1
-
-
-def own_path(hierarchies: Hierarchies) -> str:
-    """The cgroup of this process in cgroup2, ``/`` if it is the root."""
-    with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            if line.startswith("0::"):
-                return line[3:].rstrip("\n")
-    return "/"
-
-
-def auto_root(hierarchies: Hierarchies) -> str:
-    """Where the daemon's cgroups go by default: its systemd unit's cgroup if that is delegated, else ``/podrt``."""
-    if hierarchies.mode != "v2":
-        return DEFAULT_ROOT
-    own = own_path(hierarchies).removesuffix(f"/{DAEMON_LEAF}")
-    for attribute in ("trusted.delegate", "user.delegate"):
-        try:
-            if own != "/" and os.getxattr(hierarchies.unified + own, attribute) == b"1":
-                return own
-        except OSError:
-            continue
-    return DEFAULT_ROOT

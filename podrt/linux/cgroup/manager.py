@@ -20,7 +20,7 @@ from podrt.errors import DeadlineError
 from podrt.linux.cgroup import cpu, cpuset, devices, freezer, hugetlb, memory, pids
 from podrt.linux.cgroup.devices import DeviceRule
 from podrt.linux.cgroup.files import read, read_number, read_table, write
-from podrt.linux.cgroup.hierarchy import DAEMON_LEAF, Hierarchies, auto_root, detect
+from podrt.linux.cgroup.hierarchy import DAEMON_LEAF, DEFAULT_ROOT, Hierarchies, detect
 from podrt.linux.cgroup.limits import LimitsLike
 
 _V1_ALWAYS = ("cpu", "memory", "pids", "devices")
@@ -36,7 +36,7 @@ class Manager:
 
     def __init__(self, root: str = "auto", hierarchies: Hierarchies | None = None) -> None:
         self.hierarchies = hierarchies or detect()
-        self.root = auto_root(self.hierarchies) if root == "auto" else root
+        self.root = DEFAULT_ROOT if root == "auto" else root
         v1 = self.hierarchies.v1
         names = [name for name in _V1_ALWAYS if name in v1]
         if not self.hierarchies.unified:
