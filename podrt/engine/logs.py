@@ -12,7 +12,9 @@ second path for rotation."""
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import stat
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -160,7 +162,7 @@ class _Reader:
         rotated = _rotated(self._path)
         for index in range(len(rotated) - 1, -1, -1):
             try:
-                fd = os.open(rotated[index], os.O_RDONLY | os.O_CLOEXEC)
+                fd = _open(rotated[index])
             except FileNotFoundError:
                 continue
             offset, missing = _tail_offset(fd, missing)
@@ -221,7 +223,7 @@ class _Reader:
     def _next_older(self) -> bool:
         while self._older:
             try:
-                self._fd = os.open(self._older.pop(0), os.O_RDONLY | os.O_CLOEXEC)
+                self._fd = _open(self._older.pop(0))
             except FileNotFoundError:
                 continue
             self._inode = os.fstat(self._fd).st_ino
@@ -230,7 +232,7 @@ class _Reader:
 
     def _open_current(self) -> bool:
         try:
-            self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = _open(self._path)
         except FileNotFoundError:
             return False
         self._inode = os.fstat(self._fd).st_ino
@@ -240,6 +242,23 @@ class _Reader:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def _open(path: Path) -> int:
+    """Raises FileNotFoundError, and InvalidError for what is no plain file.
+
+    A Pod that collects logs may have their directory: no link of its making leads to a file of the host's, and no FIFO
+    holds up a thread."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise InvalidError(f"log {path}: is a link; logs are plain files") from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise InvalidError(f"log {path}: is not a plain file")
+    return fd
 
 
 def _rotated(path: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from pathlib import Path
 
@@ -178,3 +179,21 @@ async def test_follow_of_a_log_that_appears_later(tmp_path: Path) -> None:
 async def _collect(path: Path, stopped: object) -> bytes:
     assert callable(stopped)
     return b"".join([chunk async for chunk in read_log(path, LogOptions(follow=True), stopped)])
+
+
+@pytest.mark.parametrize("options", [LogOptions(), LogOptions(tail_lines=5), LogOptions(follow=True)])
+@pytest.mark.parametrize("kind", ["link", "fifo", "rotated"])
+async def test_a_log_that_a_pod_has_replaced(tmp_path: Path, kind: str, options: LogOptions) -> None:
+    """Who has the log directory in a volume can't have files of the host read, or a thread of the daemon held."""
+    secret = tmp_path / "secret"
+    secret.write_text(record("secret"))
+    path = tmp_path / "0.log"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "link":
+        path.symlink_to(secret)
+    else:
+        path.write_text(record("mine"))
+        (tmp_path / "0.log.20260101-000000").symlink_to(secret)
+    with pytest.raises(InvalidError, match="plain file"):
+        await asyncio.wait_for(read(path, options), 5)
