@@ -27,6 +27,7 @@ from typing import Any
 
 from podrt import __version__, log
 from podrt import config as configuration
+from podrt.api.image_transfer import Transfer
 from podrt.api.metrics import Metrics
 from podrt.api.server import ApiServer
 from podrt.api.system_info import SystemInfo
@@ -35,8 +36,12 @@ from podrt.engine import undo
 from podrt.engine.engine import Engine
 from podrt.engine.supervisor import SupervisorClient
 from podrt.errors import PodrtError, UnavailableError
+from podrt.image.collect import ImageCollector
+from podrt.image.registry_pull import Puller
+from podrt.image.registry_push import Pusher
+from podrt.image.registry_transport import Settings, Transport
 from podrt.image.service import ImageStore
-from podrt.linux import libc
+from podrt.linux import libc, mount_table
 from podrt.linux.cgroup import Manager
 from podrt.network.bridge import BridgeNetwork
 from podrt.node.agent import Agent
@@ -112,6 +117,8 @@ def _make_directories(config: Config) -> None:
     """State and run directories may be passed through, not listed: a container's user may own files deep inside."""
     for path, mode in ((config.run_dir, 0o711), (config.state_dir, 0o711), (config.log_dir, 0o755)):
         path.mkdir(mode=mode, parents=True, exist_ok=True)
+    # Before the pid file and the socket are made in it.
+    mount_table.make_runtime_mount(config.run_dir)
     config.netns_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
 
 
@@ -174,10 +181,20 @@ class _Daemon:
         await engine.start()
         stack.push_async_callback(engine.close)
 
+        transport = Transport(_registry_settings(config))
+        stack.push_async_callback(transport.close)
+        puller = Puller(images, transport)
+        stack.push_async_callback(puller.close)
+        collector = ImageCollector(
+            images, config.image_gc_high, config.image_gc_low, [one for one in config.image_pinned.split(",") if one]
+        )
+        collecting = asyncio.get_running_loop().create_task(collector.run(), name="image collection")
+        stack.callback(collecting.cancel)
+
         registry = Registry(store)
         node = config.node_name or socket.gethostname().lower()
         recorder = EventRecorder(store, host=node, ttl=config.event_ttl)
-        agent = Agent(config, registry, metrics.timed(engine), images, recorder, on_failure=self._end)
+        agent = Agent(config, registry, metrics.timed(engine), images, recorder, on_failure=self._end, puller=puller)
         await agent.start()
         stack.push_async_callback(agent.close)
 
@@ -189,13 +206,19 @@ class _Daemon:
             }
 
         info = SystemInfo(config, store, images, machine)
-        server = ApiServer(config, registry, agent, images, info, metrics=metrics)
+        transfer = Transfer(puller, Pusher(images, transport), collector)
+        server = ApiServer(config, registry, agent, images, info, metrics=metrics, transfer=transfer)
         await server.start()
         stack.push_async_callback(server.close)
 
     def _end(self, error: BaseException | None) -> None:
         if not self._stop.done():
             self._stop.set_result(error)
+
+
+def _registry_settings(config: Config) -> Settings:
+    files = (Path(config.registry_auth_file),) if config.registry_auth_file else None
+    return Settings(config.registry_config_dir, files, config.registry_parallel)
 
 
 class Notifier:

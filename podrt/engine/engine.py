@@ -227,8 +227,11 @@ class Engine:
 
 def _make_directories(machine: Machine) -> None:
     config = machine.config
+    config.run_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
+    # Pins live here: they must not spread to other mount namespaces, nor another namespace's unmounting to here. And
+    # it must be empty after a reboot, or dead containers would be taken for lost ones.
+    ops.make_runtime_mount(config.run_dir)
     for path, mode in (
-        (config.run_dir, 0o755),
         (config.netns_dir, 0o755),
         (config.state_dir, 0o711),
         # For root alone: containers leave setuid files in their upper directories, and any user knows their ids
@@ -240,8 +243,6 @@ def _make_directories(machine: Machine) -> None:
         path.mkdir(mode=mode, parents=True, exist_ok=True)
         if mode == 0o700:
             path.chmod(mode)
-    # Pins live here: they must not spread to other mount namespaces, nor another namespace's unmounting to here.
-    ops.make_private_mount(config.run_dir)
     ops.make_shared_mount(config.netns_dir)
     _install_pause(machine.pause_root)
 

@@ -21,6 +21,7 @@ from podrt.linux.inroot import IN_ROOT, make_directory, make_file, open_in_root,
 from podrt.linux.mount_table import attach_tree as attach_tree
 from podrt.linux.mount_table import clone_tree as clone_tree
 from podrt.linux.mount_table import make_private_mount as make_private_mount
+from podrt.linux.mount_table import make_runtime_mount as make_runtime_mount
 from podrt.linux.mount_table import make_shared_mount as make_shared_mount
 from podrt.linux.mount_table import mount_points as mount_points
 from podrt.linux.mount_table import pin_namespace as pin_namespace
@@ -148,6 +149,9 @@ class FileSystem(NamedTuple):
             resolve = IN_ROOT | libc.RESOLVE_NO_SYMLINKS
             target_fd = libc.openat2(root_fd, self.target, os.O_PATH | os.O_DIRECTORY, 0, resolve)
         try:
+            if self.fstype != "proc":
+                # An image whose /dev is a link to /proc would have the masked paths hidden instead of masked.
+                _refuse_proc(target_fd, self.target)
             fd = libc.fsopen(self.fstype)
             try:
                 if self.source:

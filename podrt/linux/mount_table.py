@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
+import stat
 from typing import NamedTuple
 
 from podrt.linux import libc
@@ -161,6 +163,25 @@ def _make_mount(path: str, propagation: int) -> None:
         point = _mount_on(path)
     if point is None or point.shared != (propagation == libc.MS_SHARED):
         libc.mount(None, path, flags=propagation | libc.MS_REC)
+
+
+def make_runtime_mount(path: str | os.PathLike[str]) -> None:
+    """Make ``path`` a private mount point on tmpfs, for state that must not outlive a reboot. Can be repeated.
+
+    On a tmpfs already, as /run is under systemd, it is a bind mount of itself; elsewhere a new tmpfs. Two processes
+    that do so at the same time mount once.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        real = os.path.realpath(path)
+        point = _mount_on(real)
+        if (point is None or point.path != real) and libc.fstatfs_type(fd) != libc.TMPFS_MAGIC:
+            mode = stat.S_IMODE(os.fstat(fd).st_mode)
+            libc.mount("tmpfs", real, "tmpfs", libc.MS_NOSUID | libc.MS_NODEV, f"mode={mode:o}")
+        _make_mount(real, libc.MS_PRIVATE)
+    finally:
+        os.close(fd)
 
 
 def make_private_mount(path: str | os.PathLike[str]) -> None:

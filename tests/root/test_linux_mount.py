@@ -327,3 +327,25 @@ def test_a_mount_hidden_below_a_newer_one_is_not_taken_for_a_mount_point(tree: P
     result = [len(points), points[-1].fstype, points[-1].shared]
     """
     assert run(code, tree) == [2, "tmpfs", True]
+
+
+def test_the_runtime_directory_is_a_tmpfs_of_its_own(tree: Path) -> None:
+    (tree / "disk").mkdir(mode=0o711)
+    (tree / "disk/stale").touch()
+    (tree / "memory").mkdir()
+    code = """
+    libc.mount("tmpfs", root + "/memory", "tmpfs")
+    os.mkdir(root + "/memory/run", 0o711)
+    open(root + "/memory/run/kept", "w").close()
+    for path in (root + "/disk", root + "/memory/run"):
+        mount.make_runtime_mount(path)
+        mount.make_runtime_mount(path)
+    result = [os.listdir(root + "/disk"), os.listdir(root + "/memory/run"), oct(os.stat(root + "/disk").st_mode)]
+    result += [sorted((p.path.rpartition("/")[2], p.fstype, p.shared) for p in mount.mount_points(root))]
+    """
+    assert run(code, tree) == [
+        [],
+        ["kept"],
+        "0o40711",
+        [["disk", "tmpfs", False], ["memory", "tmpfs", False], ["run", "tmpfs", False]],
+    ]
