@@ -70,14 +70,14 @@ def delete(
             "Immediate deletion does not wait for confirmation that the running resource has been terminated. "
             "The resource may continue to run indefinitely."
         )
+    failures: list[CliError] = []
     if filenames:
-        victims = _from_files(session, filenames, recursive)
+        victims = _from_files(session, filenames, recursive, failures)
     else:
         victims = _from_arguments(session, targets, selector, field_selector, all_namespaces, everything)
         if not victims:
             out("No resources found")
             return
-    failure: CliError | None = None
     gone: list[tuple[_Victim, str]] = []
     for victim in victims:
         try:
@@ -85,9 +85,7 @@ def delete(
         except ApiError as error:
             if error.reason == "NotFound" and (ignore_not_found or everything or bool(selector)):
                 continue
-            if failure is not None:
-                err(failure.render())
-            failure = error
+            failures.append(error)
             continue
         _say(victim, output, dry_run, force)
         gone.append((victim, uid))
@@ -96,8 +94,10 @@ def delete(
         deadline = time.monotonic() + limit if limit > 0 else None
         for victim, uid in gone:
             wait_gone(session, victim.resource, victim.path, victim.namespace, victim.name, uid, deadline)
-    if failure is not None:
-        raise failure
+    for failure in failures[:-1]:
+        err(failure.render())
+    if failures:
+        raise failures[-1]
 
 
 def _delete_options(grace_period: int, force: bool, now: bool, cascade: str) -> dict[str, Any]:
@@ -119,13 +119,21 @@ def _delete_options(grace_period: int, force: bool, now: bool, cascade: str) -> 
     return body
 
 
-def _from_files(session: Session, filenames: tuple[str, ...], recursive: bool) -> list[_Victim]:
+def _from_files(
+    session: Session, filenames: tuple[str, ...], recursive: bool, failures: list[CliError]
+) -> list[_Victim]:
+    """What the files name. An object of a kind that isn't served, or without a name, goes to ``failures``: it keeps none of
+    the others alive.
+    """
     from podrt.cli.manifest import read_manifests
 
     found = []
     for item in read_manifests(filenames, recursive):
-        resource = for_kind(session.client, item.api_version, item.kind, item.origin)
-        found.append(_Victim(resource, item.namespace(session.namespace, False), item.name))
+        try:
+            resource = for_kind(session.client, item.api_version, item.kind, item.origin)
+            found.append(_Victim(resource, item.namespace(session.namespace, False), item.name))
+        except CliError as error:
+            failures.append(error)
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
 from tests.unit.test_cli_support import (
     PODS,
@@ -56,6 +57,15 @@ def test_delete_what_is_not_there(server: FakeServer) -> None:
     result = podrt(server, "delete", "pod", "x")
     assert (result.exit_code, result.stderr) == (1, 'Error from server (NotFound): pods "x" not found\n')
     assert podrt(server, "delete", "pod", "x", "--ignore-not-found").exit_code == 0
+
+
+def test_delete_of_files_goes_on_past_kinds_that_nobody_serves(server: FakeServer, tmp_path: Path) -> None:
+    gone_after(server, "web", 0)
+    documents = [{"apiVersion": "v1", "kind": kind, "metadata": {"name": "web"}} for kind in ("Frob", "Pod")]
+    (tmp_path / "all.yaml").write_text("---\n".join(json.dumps(document) + "\n" for document in documents))
+    result = podrt(server, "delete", "-f", str(tmp_path / "all.yaml"))
+    assert result.stdout == 'pod "web" deleted from default namespace\n'
+    assert result.exit_code == 1 and 'no matches for kind "Frob"' in result.stderr
 
 
 def test_delete_needs_a_name_or_all(server: FakeServer) -> None:
