@@ -41,7 +41,7 @@ def unpack(stream: IO[bytes], source: str, destination: str, warn: Warn, preserv
                     warn(f"skipping {member.name!r}: it is not below {source!r}")
                     continue
                 if placer is None:
-                    placer = _Placer(destination, member.isdir() or relative != "", posixpath.basename(prefix))
+                    placer = _Placer(destination, member.isdir() or relative != "", prefix)
                 count += placer.place(archive, member, relative, warn, preserve)
             if placer is not None:
                 placer.close()
@@ -66,14 +66,18 @@ def _relative(name: str, prefix: str) -> str | None:
 class _Placer:
     """Writes members below one directory that is held open."""
 
-    def __init__(self, destination: str, into_directory: bool, base: str) -> None:
-        """``into_directory``: the source is a directory, its members go into ``destination``."""
+    def __init__(self, destination: str, into_directory: bool, prefix: str) -> None:
+        """``into_directory``: the source is a directory, its members go into ``destination``. ``prefix``: the remote
+        path that names are below.
+        """
+        self._prefix = prefix
+        self._written: set[str] = set()
         self._single = ""
         if into_directory:
             os.makedirs(destination, exist_ok=True)
             root = destination
         elif os.path.isdir(destination):
-            root, self._single = destination, base
+            root, self._single = destination, posixpath.basename(prefix)
         else:
             root, self._single = os.path.dirname(destination) or ".", os.path.basename(destination)
             if not self._single:
@@ -133,9 +137,10 @@ class _Placer:
             return 1
         if member.issym():
             return self._symlink(member, fd, name, path, warn)
+        if member.islnk():
+            return self._hard_link(member, fd, name, path, warn)
         if not member.isreg():
-            kind = "hard link" if member.islnk() else "special file"
-            warn(f"skipping {path}: a {kind} is not copied")
+            warn(f"skipping {path}: a special file is not copied")
             return 0
         content = archive.extractfile(member)
         assert content is not None
@@ -145,6 +150,19 @@ class _Placer:
             while chunk := content.read(1 << 20):
                 file.write(chunk)
             os.fchmod(target, mode & ~_umask())
+        self._written.add(path)
+        return 1
+
+    def _hard_link(self, member: tarfile.TarInfo, fd: int, name: str, path: str, warn: Warn) -> int:
+        """Link ``name`` to the file that an earlier member became; never to one that was there before."""
+        target = _relative(member.linkname, self._prefix)
+        if target not in self._written:
+            warn(f"skipping {path}: a hard link to {member.linkname!r}, which is not copied")
+            return 0
+        folder, base = posixpath.split(target)
+        with self._folder(folder) as source:
+            _remove_other_than_file(name, fd, files_too=True)
+            os.link(base, name, src_dir_fd=source, dst_dir_fd=fd, follow_symlinks=False)
         return 1
 
     def _symlink(self, member: tarfile.TarInfo, fd: int, name: str, path: str, warn: Warn) -> int:

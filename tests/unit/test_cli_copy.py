@@ -70,6 +70,19 @@ def test_a_tree_is_unpacked(tmp_path: Path) -> None:
     assert oct((dest / "a").stat().st_mode & 0o777) == oct(0o644 & ~_umask())
 
 
+def test_hard_links_within_the_tree_are_copied(tmp_path: Path) -> None:
+    """tar sends the content of a file of several names once; the other names are links to the first."""
+    (tmp_path / "dest").mkdir()
+    (tmp_path / "dest" / "before").write_text("not the archive's")
+    hard = ("src/d/b", tarfile.LNKTYPE, "src/a", b"")
+    theirs = ("src/c", tarfile.LNKTYPE, "src/before", b"")
+    warnings = unpacked(tmp_path, folder("src"), file("src/a", b"1"), folder("src/d"), hard, theirs)
+    dest = tmp_path / "dest"
+    assert (dest / "d" / "b").read_bytes() == b"1" and (dest / "d" / "b").samefile(dest / "a")
+    assert not (dest / "c").exists()
+    assert warnings == ["skipping c: a hard link to 'src/before', which is not copied"]
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
