@@ -1,7 +1,7 @@
 """Label and field selectors: parsed once, then matched against many objects.
 
 Label selectors are the API's strings (``app=web,tier in (a, b),!old``) or LabelSelector objects; field selectors know
-the same few fields of each kind as Kubernetes does. Raises InvalidError that names the selector and the part of it that
+the same few fields of each kind as Kubernetes does. Raises MalformedError that names the selector and the part of it that
 is wrong.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from podrt.errors import Cause, InvalidError
+from podrt.errors import Cause, InvalidError, MalformedError
 from podrt.model.configuration import Secret
 from podrt.model.event import Event
 from podrt.model.kinds import BY_NAME, Object
@@ -64,7 +64,7 @@ class LabelSelection:
 
     @classmethod
     def parse(cls, text: str) -> LabelSelection:
-        """A selector in the API's text form. Raises InvalidError."""
+        """A selector in the API's text form. Raises MalformedError."""
         return cls(_LabelParser(text).parse())
 
     @classmethod
@@ -96,9 +96,9 @@ class _LabelParser:
             self.tokens.append(match.group(1) or match.group(2))
             position = match.end()
 
-    def error(self, message: str) -> InvalidError:
+    def error(self, message: str) -> MalformedError:
         message = f'unable to parse label selector "{self.text}": {message}'
-        return InvalidError(message, [Cause("labelSelector", message)])
+        return MalformedError(message, [Cause("labelSelector", message)])
 
     def next(self, expected: str) -> str:
         if not self.tokens:
@@ -229,7 +229,7 @@ class FieldSelection:
 
     @classmethod
     def parse(cls, resource: str, text: str) -> FieldSelection:
-        """``a=b,c!=d``; a backslash makes ``,`` and ``=`` plain. Raises InvalidError for an unknown field."""
+        """``a=b,c!=d``; a backslash makes ``,`` and ``=`` plain. Raises MalformedError for an unknown field."""
         known = fields_of(BY_NAME[resource].struct())
         terms: list[tuple[str, bool, str]] = []
         for term in re.findall(r"(?:\\.|[^,\\])+", text):
@@ -247,6 +247,6 @@ def _quoted(names: Mapping[str, str]) -> str:
     return ", ".join(f'"{name}"' for name in sorted(names))
 
 
-def _field_error(text: str, message: str) -> InvalidError:
+def _field_error(text: str, message: str) -> MalformedError:
     message = f'unable to parse field selector "{text}": {message}'
-    return InvalidError(message, [Cause("fieldSelector", message)])
+    return MalformedError(message, [Cause("fieldSelector", message)])

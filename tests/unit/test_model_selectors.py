@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from podrt.errors import InvalidError
+from podrt.errors import InvalidError, MalformedError
 from podrt.model.container import Container
 from podrt.model.event import Event, ObjectReference
 from podrt.model.kinds import RESOURCES
@@ -59,7 +59,7 @@ def test_label_selectors(text: str, matches: bool) -> None:
      "app=web)", "app>x", "in (a)x", "app=a=b", "/x=1", "app=" + "a" * 64],
 )  # fmt: skip
 def test_bad_label_selectors_are_named(text: str) -> None:
-    with pytest.raises(InvalidError, match="unable to parse label selector") as caught:
+    with pytest.raises(MalformedError, match="unable to parse label selector") as caught:
         LabelSelection.parse(text)
     assert caught.value.causes[0].field == "labelSelector"
 
@@ -129,5 +129,5 @@ def test_every_resource_can_be_selected_by_name() -> None:
     ],
 )
 def test_bad_field_selectors_are_named(resource: str, text: str, message: str) -> None:
-    with pytest.raises(InvalidError, match=message):
+    with pytest.raises(MalformedError, match=message):
         FieldSelection.parse(resource, text)
