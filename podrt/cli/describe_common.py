@@ -76,5 +76,7 @@ def event_lines(events: list[Object]) -> list[str]:
     for event in events:
         source = (event.get("source") or {}).get("component") or event.get("reportingComponent") or ""
         message = str(event.get("message", "")).strip().replace("\n", " ")
+        if field := (event.get("involvedObject") or {}).get("fieldPath"):
+            message = f"{field}: {message}"
         lines.append(f"  {event.get('type', '')}\t{event.get('reason', '')}\t{event_age(event)}\t{source}\t{message}")
     return lines

@@ -26,9 +26,10 @@ def describe_pod(pod: Object) -> list[str]:
         f"Name:\t{metadata.get('name', '')}",
         f"Namespace:\t{metadata.get('namespace', '')}",
         f"Priority:\t{spec.get('priority', 0)}",
-        f"Service Account:\t{spec.get('serviceAccountName', 'default')}",
-        f"Node:\t{_node(spec, status)}",
     ]
+    if spec.get("serviceAccountName"):
+        lines.append(f"Service Account:\t{spec['serviceAccountName']}")
+    lines.append(f"Node:\t{_node(spec, status)}")
     if status.get("startTime"):
         lines.append(f"Start Time:\t{local_time(status['startTime'])}")
     lines += metadata_lines(pod)

@@ -121,7 +121,7 @@ EVENT = {
     "firstTimestamp": "2020-01-01T00:00:00Z",
     "lastTimestamp": "2020-01-02T00:00:00Z",
     "source": {"component": "podrt"},
-    "involvedObject": {"kind": "Pod", "name": "web"},
+    "involvedObject": {"kind": "Pod", "name": "web", "fieldPath": "spec.containers{c}"},
 }
 
 
@@ -151,8 +151,8 @@ def test_describe_pod(server: FakeServer) -> None:
     assert result.exit_code == 0, result.output
     text = result.output
     for line in (
-        "Name:             web",
-        "Status:           Running",
+        "Name:         web",
+        "Status:       Running",
         "    Port:          80/TCP",
         "    Last State:     Terminated",
         "      Reason:       OOMKilled",
@@ -167,7 +167,7 @@ def test_describe_pod(server: FakeServer) -> None:
     ):
         assert line in text.splitlines(), line
     assert "(x3 over" in text
-    assert "again and again" in text
+    assert "podrt  spec.containers{c}: again and again" in text
     selector = server.requests[1].param("fieldSelector")
     assert selector is not None
     assert "involvedObject.name=web" in selector
