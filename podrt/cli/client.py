@@ -28,6 +28,8 @@ Body = bytes | Iterable[bytes] | None
 
 _SAFE = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~")
 _MAX_HEAD = 256 * 1024
+_NO_ANSWER = "the daemon closed the connection before it answered; see its log"
+_CUT_ANSWER = "the daemon closed the connection in the middle of its answer; see its log"
 
 
 def quote(text: str) -> str:
@@ -71,15 +73,15 @@ class Stream:
         del self.buffer[:count]
         return data
 
-    def read_until(self, mark: bytes, limit: int = _MAX_HEAD) -> bytes:
-        """Up to and with ``mark``. Raises CliError if the stream ends or ``limit`` is passed before."""
+    def read_until(self, mark: bytes, limit: int = _MAX_HEAD, cut: str = _NO_ANSWER) -> bytes:
+        """Up to and with ``mark``. Raises CliError if the stream ends (``cut``) or ``limit`` is passed before."""
         start = 0
         while (at := self.buffer.find(mark, start)) < 0:
             start = max(0, len(self.buffer) - len(mark))
             if len(self.buffer) > limit:
                 raise CliError("the daemon's answer is not HTTP")
             if not self.fill():
-                raise CliError("the daemon closed the connection before it answered; see its log")
+                raise CliError(cut)
         return self.take(at + len(mark))
 
     def read_some(self, limit: int) -> bytes:
@@ -109,14 +111,12 @@ class Response:
 
     def __init__(self, stream: Stream, method: str) -> None:
         self.stream = stream
-        lines = stream.read_until(b"\r\n\r\n").decode("latin-1").split("\r\n")
-        parts = lines[0].split(" ", 2)
-        if len(parts) < 2 or not parts[0].startswith("HTTP/1.") or not parts[1].isdigit():
-            raise CliError("the daemon's answer is not HTTP")
-        self.code = int(parts[1])
+        self.code, lines = _read_head(stream)
+        while 100 <= self.code < 200 and self.code != 101:  # 100 Continue and the like announce the answer
+            self.code, lines = _read_head(stream)
         self.headers: dict[str, str] = {}
         self.warnings: list[str] = []
-        for line in lines[1:]:
+        for line in lines:
             name, _, value = line.partition(":")
             if name.lower() == "warning":
                 self.warnings.append(_warning_text(value))
@@ -143,7 +143,7 @@ class Response:
             data = self.stream.read_some(limit if self._left < 0 else min(limit, self._left))
             if not data:
                 if self._left > 0:
-                    raise CliError("the daemon closed the connection in the middle of its answer; see its log")
+                    raise CliError(_CUT_ANSWER)
                 return
             if self._left > 0:
                 self._left -= len(data)
@@ -151,7 +151,7 @@ class Response:
 
     def _chunked_body(self, limit: int) -> Iterator[bytes]:
         while True:
-            size_text = self.stream.read_until(b"\r\n").split(b";")[0].strip()
+            size_text = self.stream.read_until(b"\r\n", cut=_CUT_ANSWER).split(b";")[0].strip()
             try:
                 size = int(size_text, 16)
             except ValueError:
@@ -161,10 +161,10 @@ class Response:
             while size:
                 data = self.stream.read_some(min(limit, size))
                 if not data:
-                    raise CliError("the daemon closed the connection in the middle of its answer; see its log")
+                    raise CliError(_CUT_ANSWER)
                 size -= len(data)
                 yield data
-            self.stream.read_until(b"\r\n")
+            self.stream.read_until(b"\r\n", cut=_CUT_ANSWER)
 
     def read(self) -> bytes:
         return b"".join(self.chunks())
@@ -181,6 +181,15 @@ class Response:
             yield from whole
         if rest:
             yield bytes(rest)
+
+
+def _read_head(stream: Stream) -> tuple[int, list[str]]:
+    """Status code and header lines. Raises CliError if it is no HTTP."""
+    first, *lines = stream.read_until(b"\r\n\r\n").decode("latin-1").split("\r\n")
+    parts = first.split(" ", 2)
+    if len(parts) < 2 or not parts[0].startswith("HTTP/1.") or not parts[1].isdigit():
+        raise CliError("the daemon's answer is not HTTP")
+    return int(parts[1]), lines
 
 
 def _warning_text(value: str) -> str:

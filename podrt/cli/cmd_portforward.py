@@ -1,8 +1,8 @@
 """``podrt port-forward``: a local listener; each connection to it becomes one websocket to the pod.
 
 The websocket speaks ``v4.channel.k8s.io``: for one port channel 0 carries the data and channel 1 an error text, and the
-first message of each channel is the port as a little-endian uint16. The end of what the local side sends is passed on as
-the bytes 255 and 0, so that a server that reads to the end gets there and can still answer.
+first message of each channel is the port as a little-endian uint16. The end of what the local side sends is passed on
+as the bytes 255 and 0, so that a server that reads to the end gets there and can still answer.
 """
 
 from __future__ import annotations

@@ -63,6 +63,30 @@ def test_a_broken_chunked_answer_is_an_error_not_an_end(server: FakeServer, clie
         response.read()
 
 
+def test_a_watch_that_is_cut_between_two_events_is_an_error_in_the_middle(server: FakeServer, client: Client) -> None:
+    """What a daemon that is killed does to its watchers: the next chunk has not begun."""
+
+    def answer(handler: Handler, _: Request) -> None:
+        handler.start_chunks()
+        handler.chunk(b'{"type": "ADDED"}\n')
+
+    server.routes["GET", "/x"] = answer
+    seen = []
+    with pytest.raises(CliError, match="in the middle of its answer"):
+        for event in client.watch("/x"):
+            seen.append(event)
+    assert len(seen) == 1
+
+
+def test_informational_answers_are_passed_over(server: FakeServer, client: Client) -> None:
+    def answer(handler: Handler, _: Request) -> None:
+        handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n")
+        handler.reply(200, {"a": 1})
+
+    server.routes["POST", "/x"] = answer
+    assert client.json("POST", "/x", None, {}) == {"a": 1}
+
+
 def test_a_short_answer_is_an_error(server: FakeServer, client: Client) -> None:
     def answer(handler: Handler, _: Request) -> None:
         handler.send_response(200)
