@@ -64,7 +64,8 @@ class EngineApi(Protocol):
 
     async def remove_sandbox(self, sandbox_id: str) -> None: ...
     def sandbox_status(self, sandbox_id: str) -> SandboxStatus: ...
-    def list_sandboxes(self) -> list[SandboxStatus]: ...
+    def list_sandboxes(self, uid: str = "") -> list[SandboxStatus]:
+        """All of them, or those of one Pod by ``spec.uid``."""
 
     async def create_container(self, sandbox_id: str, spec: ContainerSpec) -> str:
         """Returns the container id. Raises NotFoundError for an unknown image."""

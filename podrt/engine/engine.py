@@ -108,8 +108,9 @@ class Engine:
     def sandbox_status(self, sandbox_id: str) -> SandboxStatus:
         return self._machine.sandbox(sandbox_id).record.status()
 
-    def list_sandboxes(self) -> list[SandboxStatus]:
-        return [one.record.status() for one in self._machine.sandboxes.values()]
+    def list_sandboxes(self, uid: str = "") -> list[SandboxStatus]:
+        sandboxes = self._machine.sandboxes.values()
+        return [one.record.status() for one in sandboxes if not uid or one.record.spec.uid == uid]
 
     async def update_sandbox(self, sandbox_id: str, resources: Resources) -> None:
         await sandbox.update(self._machine, sandbox_id, resources)

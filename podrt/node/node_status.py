@@ -30,7 +30,6 @@ from podrt.model.node import (
 MAX_PODS = 500
 LOW_MEMORY = 100 * 1024 * 1024
 LOW_DISK_PERCENT = 10
-ADDRESS_TTL = 10.0
 MAX_IMAGES = 50
 """Images listed in the node's status, the largest first, as the kubelet does."""
 
@@ -42,13 +41,11 @@ class NodeInfo:
         self._config = config
         self.name = config.node_name or socket.gethostname().lower()
         self._addresses: tuple[str, ...] = ()
-        self._addresses_at = float("-inf")
 
     def addresses(self) -> tuple[str, ...]:
         """The machine's own addresses, at most one per family, IPv4 first; 127.0.0.1 if there is no other."""
-        if time.monotonic() - self._addresses_at > ADDRESS_TTL:
+        if not self._addresses:
             self._addresses = _host_addresses(self._config.bridge)
-            self._addresses_at = time.monotonic()
         return self._addresses
 
     @functools.lru_cache(maxsize=1)  # noqa: B019 - one object, as long as the daemon
@@ -64,6 +61,8 @@ class NodeInfo:
 
     def status(self, old: NodeStatus, images: tuple[ContainerImage, ...]) -> NodeStatus:
         """The node's status now; times of unchanged conditions are kept from ``old``."""
+        # Asked anew once a minute only: with hundreds of Pods there are as many links to look at.
+        self._addresses = ()
         addresses = tuple(NodeAddress(type="InternalIP", address=ip) for ip in self.addresses())
         return NodeStatus(
             capacity=dict(self.allocatable()),
