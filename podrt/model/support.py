@@ -55,7 +55,7 @@ ONE_NODE = "there is one node; the Pod is placed on it"
 
 POD: dict[str, Support] = {
     "volumes": YES,
-    "initContainers": NO,
+    "initContainers": YES,
     "containers": YES,
     "ephemeralContainers": NO,
     "restartPolicy": YES,
@@ -82,7 +82,7 @@ POD: dict[str, Support] = {
     "priorityClassName": _accepted("nothing is preempted"),
     "priority": _accepted("nothing is preempted"),
     "dnsConfig": YES,
-    "readinessGates": NO,
+    "readinessGates": YES,
     "runtimeClassName": NO,
     "enableServiceLinks": _accepted("there are no Services, so there are no variables of them"),
     "preemptionPolicy": _accepted("nothing is preempted"),
@@ -135,8 +135,9 @@ CONTAINER: dict[str, Support] = {
     "resources": YES,
     "resources.claims": NO,
     "resizePolicy": NO,
-    "restartPolicy": NO,
-    "restartPolicyRules": NO,
+    "restartPolicy": YES,
+    "restartPolicyRules": YES,
+    "restartPolicyRules[].action": _only("Restart"),
     "volumeMounts": YES,
     "volumeMounts[].name": YES,
     "volumeMounts[].readOnly": YES,
@@ -146,10 +147,10 @@ CONTAINER: dict[str, Support] = {
     "volumeMounts[].mountPropagation": _only("None"),
     "volumeMounts[].subPathExpr": NO,
     "volumeDevices": NO,
-    "livenessProbe": NO,
-    "readinessProbe": NO,
-    "startupProbe": NO,
-    "lifecycle": NO,
+    "livenessProbe": YES,
+    "readinessProbe": YES,
+    "startupProbe": YES,
+    "lifecycle": YES,
     "terminationMessagePath": YES,
     "terminationMessagePolicy": YES,
     "imagePullPolicy": YES,
@@ -173,10 +174,16 @@ PROBE: dict[str, Support] = dict.fromkeys(
         "failureThreshold",
         "terminationGracePeriodSeconds",
     ),
-    NO,
+    YES,
 )
 
-LIFECYCLE: dict[str, Support] = dict.fromkeys(("postStart", "preStop", "stopSignal"), NO)
+_NO_TCP_HOOK = _no("no kubelet has ever run a tcpSocket hook: use exec, httpGet or sleep")
+
+LIFECYCLE: dict[str, Support] = dict.fromkeys(("postStart", "preStop", "stopSignal"), YES) | {
+    f"{hook}.{handler}": _NO_TCP_HOOK if handler == "tcpSocket" else YES
+    for hook in ("postStart", "preStop")
+    for handler in ("exec", "httpGet", "tcpSocket", "sleep")
+}
 
 CONTAINER_SECURITY: dict[str, Support] = {
     "capabilities": YES,

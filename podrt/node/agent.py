@@ -29,6 +29,7 @@ from podrt.node import convert, volumes
 from podrt.node.context import Context
 from podrt.node.facts import MANAGER, MANAGER_LABEL
 from podrt.node.node_status import MAX_IMAGES, NodeInfo
+from podrt.node.order import containers
 from podrt.node.worker import PodWorker, uid_of
 from podrt.store.events import EventRecorder
 from podrt.store.objects import Registry
@@ -194,9 +195,11 @@ class Agent:
     # What the API asks
 
     def _status(self, pod: Pod, container: str) -> ContainerStatus | None:
-        if container not in {spec.name for spec in pod.spec.containers}:
+        if container not in {spec.name for _, spec in containers(pod)}:
             raise NotFoundError(f"container {container} is not valid for pod {pod.metadata.name}")
-        return next((status for status in pod.status.container_statuses if status.name == container), None)
+        status = pod.status
+        everything = (*status.init_container_statuses, *status.container_statuses, *status.ephemeral_container_statuses)
+        return next((one for one in everything if one.name == container), None)
 
     def _running(self, pod: Pod, container: str) -> str:
         """The id of the container's running process. Raises NotFoundError, ConflictError."""

@@ -17,6 +17,7 @@ from podrt.model.pod import Pod
 from podrt.node import convert
 from podrt.node.facts import MANAGER, MANAGER_LABEL, POD_UID_LABEL
 from podrt.node.node_status import NodeInfo
+from podrt.node.order import containers
 from podrt.node.status import NodeFacts
 from podrt.store.events import EventRecorder
 from podrt.store.objects import Registry
@@ -95,5 +96,11 @@ class Context:
             self._flushing = None
         while self._events:
             event = self._events.popleft()
-            field = f"spec.containers{{{event.container}}}" if event.container else ""
+            field = _field_path(event.pod, event.container) if event.container else ""
             self._recorder.record(event.pod, event.type, event.reason, event.message, field_path=field)
+
+
+def _field_path(pod: Pod, name: str) -> str:
+    """Where a container is in its Pod's spec, as events name it: ``spec.containers{name}``."""
+    field = next((role.field for role, spec in containers(pod) if spec.name == name), "containers")
+    return f"spec.{field}{{{name}}}"

@@ -26,8 +26,8 @@ from podrt.model.container import Container
 from podrt.model.pod import Pod
 from podrt.model.security import PodSecurityContext, SecurityContext
 from podrt.node import facts, resources
+from podrt.node.actions import StartContainer
 from podrt.node.env import expand
-from podrt.node.plan import StartContainer
 
 ID_RANGE = 65_536
 """Ids of one user-namespaced Pod."""
@@ -128,7 +128,7 @@ def _ports(pod: Pod) -> tuple[PortMapping, ...]:
             protocol=Protocol(port.protocol or "TCP"),
             host_ip=port.host_ip,
         )
-        for container in pod.spec.containers
+        for container in (*pod.spec.init_containers, *pod.spec.containers)
         for port in container.ports
         if port.host_port
     )
@@ -169,7 +169,7 @@ def container_spec(
             facts.CONTAINER_NAME_LABEL: container.name,
             facts.MANAGER_LABEL: facts.MANAGER,
         },
-        annotations={facts.LEVEL_ANNOTATION: str(start.level)},
+        annotations={facts.LEVEL_ANNOTATION: str(start.level), facts.IMAGE_ANNOTATION: container.image},
         command=tuple(expand(word, environment) for word in container.command),
         args=tuple(expand(word, environment) for word in container.args),
         working_dir=container.working_dir,

@@ -6,6 +6,7 @@ was running is taken as ended with an unknown status (``ContainerStatusUnknown``
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -16,6 +17,8 @@ from podrt.model.status import ContainerStateTerminated
 from podrt.model.status import ContainerStatus as StoredStatus
 
 LEVEL_ANNOTATION = "podrt.dev/back-off-level"
+IMAGE_ANNOTATION = "podrt.dev/image"
+"""``image`` of the container's spec as it was when the container was made."""
 POD_UID_LABEL = "io.kubernetes.pod.uid"
 POD_NAME_LABEL = "io.kubernetes.pod.name"
 POD_NAMESPACE_LABEL = "io.kubernetes.pod.namespace"
@@ -44,6 +47,48 @@ class Container(NamedTuple):
     uid: int | None = None
     gid: int | None = None
     groups: tuple[int, ...] = ()
+    made_from: str = ""
+    """``image`` of the spec that it was made from; "" if unknown."""
+
+    @property
+    def ended(self) -> bool:
+        return self.state in (ContainerState.EXITED, ContainerState.UNKNOWN)
+
+
+class Hook(enum.Enum):
+    """How far a lifecycle hook of one run of a container is."""
+
+    NONE = "none"
+    """Not begun, or begun by a daemon that is no more: a postStart hook is then taken as done."""
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class Live(NamedTuple):
+    """What the daemon itself knows of one run of a container: its hooks, its probes, and that it is being stopped.
+
+    It is not in the engine's records. After a restart of the daemon probes begin anew (from the stored status), and a
+    preStop hook that was under way is run again, as under a kubelet.
+    """
+
+    post_start: Hook = Hook.NONE
+    pre_stop: Hook = Hook.NONE
+    started: bool | None = None
+    """Whether the startup probe has passed; None: no result yet."""
+    ready: bool | None = None
+    """What the readiness probe says; None: no result yet."""
+    unhealthy: str = ""
+    """"liveness" or "startup" once that probe has failed for good."""
+    deadline: float | None = None
+    """Unix time at which its grace period is over; None: it is not being stopped."""
+    kill_at: float | None = None
+    """Unix time of SIGKILL; None: the stop signal has not been sent."""
+    again: bool = False
+    """It was stopped so as to be started anew."""
+
+
+NOTHING = Live()
 
 
 class Failure(NamedTuple):
@@ -54,6 +99,8 @@ class Failure(NamedTuple):
     at: float
     failures: int
     retry_at: float
+    image: str = ""
+    """The image that was tried: another one does not wait."""
 
 
 class Facts(NamedTuple):
@@ -64,6 +111,11 @@ class Facts(NamedTuple):
     """By name, the newest first."""
     failures: Mapping[str, Failure] = {}
     """By container name; "" is the sandbox."""
+    live: Mapping[str, Live] = {}
+    """By container id."""
+
+    def of(self, run: Container) -> Live:
+        return self.live.get(run.id, NOTHING)
 
     def newest(self, name: str) -> Container | None:
         runs = self.containers.get(name)
@@ -75,13 +127,19 @@ def gather(
     sandboxes: Sequence[SandboxStatus],
     containers: Sequence[ContainerStatus],
     failures: Mapping[str, Failure] | None = None,
+    live: Mapping[str, Live] | None = None,
 ) -> Facts:
     """Facts of ``pod`` from the engine's records of its sandboxes and containers."""
     newest_first = sorted(sandboxes, key=lambda box: (box.spec.attempt, box.created_at), reverse=True)
     runs: dict[str, list[Container]] = {}
-    for status in sorted(containers, key=lambda one: (one.spec.attempt, one.created_at), reverse=True):
-        runs.setdefault(status.spec.name, []).append(_from_engine(status))
-    for stored in pod.status.container_statuses:
+    for run in sorted(containers, key=lambda one: (one.spec.attempt, one.created_at), reverse=True):
+        runs.setdefault(run.spec.name, []).append(_from_engine(run))
+    status = pod.status
+    for stored in (
+        *status.init_container_statuses,
+        *status.container_statuses,
+        *status.ephemeral_container_statuses,
+    ):
         if stored.name not in runs and (remembered := _from_store(stored)) is not None:
             runs[stored.name] = [remembered]
     return Facts(
@@ -89,6 +147,7 @@ def gather(
         old_sandboxes=tuple(box.id for box in newest_first[1:]),
         containers=runs,
         failures=dict(failures or {}),
+        live=dict(live or {}),
     )
 
 
@@ -116,6 +175,7 @@ def _from_engine(status: ContainerStatus) -> Container:
         uid=status.uid,
         gid=status.gid,
         groups=status.groups,
+        made_from=status.spec.annotations.get(IMAGE_ANNOTATION, ""),
     )
 
 

@@ -12,7 +12,7 @@ import msgspec
 
 from podrt.engine.specs import ContainerState as RunState
 from podrt.engine.specs import NamespaceMode
-from podrt.model.base import Time, format_time, parse_time
+from podrt.model.base import Time, format_time
 from podrt.model.container import Container as ContainerSpec
 from podrt.model.pod import Pod
 from podrt.model.resources import qos_class
@@ -25,13 +25,24 @@ from podrt.model.status import (
     ContainerUser,
     HostIP,
     LinuxContainerUser,
-    PodCondition,
     PodIP,
     PodStatus,
 )
 from podrt.node import backoff
-from podrt.node.facts import Container, Facts, ready
-from podrt.node.plan import restart_due_at
+from podrt.node.conditions import conditions
+from podrt.node.facts import Container, Facts, Hook, ready
+from podrt.node.order import (
+    Role,
+    has_started,
+    init_failed,
+    initialized,
+    is_ready,
+    is_sidecar,
+    last_runs,
+    restart_due_at,
+    role_of,
+)
+from podrt.node.plan import active_deadline
 
 
 class NodeFacts(NamedTuple):
@@ -41,9 +52,11 @@ class NodeFacts(NamedTuple):
 
 def pod_status(pod: Pod, facts: Facts, node: NodeFacts, now: float) -> PodStatus:
     """The whole status at ``now`` (Unix time)."""
-    old = pod.status
-    statuses = tuple(container_status(pod, spec, facts, now) for spec in pod.spec.containers)
-    phase, reason, message = _phase(pod, facts, statuses, now)
+    old, spec = pod.status, pod.spec
+    inits = tuple(container_status(pod, one, facts, now) for one in spec.init_containers)
+    mains = tuple(container_status(pod, one, facts, now) for one in spec.containers)
+    ephemerals = tuple(container_status(pod, one, facts, now) for one in spec.ephemeral_containers)
+    phase, reason, message = _phase(pod, facts, inits, mains, ephemerals, now)
     ips = _pod_ips(facts, node) or tuple(ip.ip for ip in old.pod_ips)
     return msgspec.structs.replace(
         old,
@@ -51,14 +64,16 @@ def pod_status(pod: Pod, facts: Facts, node: NodeFacts, now: float) -> PodStatus
         phase=phase,
         reason=reason,
         message=message,
-        conditions=_conditions(pod, facts, statuses, phase, now),
+        conditions=conditions(pod, facts, inits, mains, phase, now),
         host_ip=node.host_ips[0] if node.host_ips else "",
         host_ips=tuple(HostIP(ip=ip) for ip in node.host_ips),
         pod_ip=ips[0] if ips else "",
         pod_ips=tuple(PodIP(ip=ip) for ip in ips),
         start_time=old.start_time or format_time(now),
-        container_statuses=statuses,
-        qos_class=old.qos_class or qos_class(pod.spec),
+        init_container_statuses=inits,
+        container_statuses=mains,
+        ephemeral_container_statuses=ephemerals,
+        qos_class=old.qos_class or qos_class(spec),
     )
 
 
@@ -72,22 +87,27 @@ def _pod_ips(facts: Facts, node: NodeFacts) -> tuple[str, ...]:
 
 def container_status(pod: Pod, spec: ContainerSpec, facts: Facts, now: float) -> ContainerStatus:
     """The status of one container from its newest runs."""
-    runs = facts.containers.get(spec.name, ())
-    run = runs[0] if runs else None
+    run = facts.newest(spec.name)
     state, last = _states(pod, spec, facts, now)
     running = state.running is not None
+    fine = is_ready(spec, run, facts)
+    if role_of(pod, spec.name) is Role.INIT:
+        # A plain init container is ready when it is through.
+        fine = state.terminated is not None and state.terminated.exit_code == 0
+    signal = spec.lifecycle.stop_signal if spec.lifecycle else None
     return ContainerStatus(
         name=spec.name,
         state=state,
         last_state=last,
-        ready=running,
-        started=running,
+        ready=fine,
+        started=running and has_started(spec, run, facts),
         restart_count=run.attempt if run else 0,
         image=run.image_ref if run and run.image_ref else spec.image,
         image_id=run.image_id if run else "",
         container_id=f"podrt://{run.id}" if run and run.id else "",
         user=_user(run) if run and running else None,
         resources=spec.resources if running and (spec.resources.limits or spec.resources.requests) else None,
+        stop_signal=signal or None,
     )
 
 
@@ -105,21 +125,35 @@ def _states(pod: Pod, spec: ContainerSpec, facts: Facts, now: float) -> tuple[Co
     last = _ended(before) if before else ContainerState()
     failure = facts.failures.get(spec.name)
     if run is None or run.state is RunState.CREATED:
-        return _waiting(failure.reason, failure.message) if failure else _waiting("ContainerCreating"), last
+        return _waiting(failure.reason, failure.message) if failure else _coming(pod, spec, facts), last
     if run.state is RunState.RUNNING:
+        hook = facts.of(run).post_start
+        if hook is Hook.RUNNING:
+            # As under a kubelet: a container is not told to run before its postStart hook is over.
+            return _coming(pod, spec, facts), last
+        if hook is Hook.FAILED:
+            return _waiting("PostStartHookError", "PostStartHook failed"), last
         return ContainerState(running=ContainerStateRunning(started_at=_time(run.started_at))), last
-    due = restart_due_at(pod, spec, run)
+    due = restart_due_at(pod, spec, run, facts)
     if due is None:
         return _ended(run), last
-    if failure is not None:
-        return _waiting(failure.reason, failure.message), _ended(run)
     if due > now:
         delay = backoff.restart_delay(backoff.level_after(run.level, run.started_at, run.finished_at))
         text = f"back-off {_duration(delay)} restarting failed container={spec.name} pod={_pod_name(pod)}"
         return _waiting("CrashLoopBackOff", text), _ended(run)
+    if failure is not None:
+        return _waiting(failure.reason, failure.message), _ended(run)
     if not ready(facts):
-        return _waiting("ContainerCreating"), _ended(run)
+        return _coming(pod, spec, facts), _ended(run)
     return _ended(run), last
+
+
+def _coming(pod: Pod, spec: ContainerSpec, facts: Facts) -> ContainerState:
+    """Waiting for its first start."""
+    held_back = pod.spec.init_containers and role_of(pod, spec.name) is not Role.EPHEMERAL
+    if held_back and not (role_of(pod, spec.name) is Role.MAIN and initialized(pod, facts)):
+        return _waiting("PodInitializing")
+    return _waiting("ContainerCreating")
 
 
 def _duration(seconds: float) -> str:
@@ -155,77 +189,36 @@ def _time(moment: float) -> Time | None:
     return format_time(moment) if moment else None
 
 
-def _phase(pod: Pod, facts: Facts, statuses: tuple[ContainerStatus, ...], now: float) -> tuple[str, str, str]:
-    """(phase, reason, message). Succeeded and Failed are final."""
+def _phase(
+    pod: Pod,
+    facts: Facts,
+    inits: tuple[ContainerStatus, ...],
+    mains: tuple[ContainerStatus, ...],
+    ephemerals: tuple[ContainerStatus, ...],
+    now: float,
+) -> tuple[str, str, str]:
+    """(phase, reason, message). Succeeded and Failed are final, and come when nothing runs any more."""
     old = pod.status
     if old.phase in ("Succeeded", "Failed"):
         return old.phase, old.reason, old.message
-    running = [status for status in statuses if status.state.running is not None]
-    if _overdue(pod, now):
+    running = any(status.state.running is not None for status in (*inits, *mains, *ephemerals))
+    deadline = active_deadline(pod)
+    if deadline is not None and now >= deadline:
         text = "Pod was active on the node longer than the specified deadline"
         return "Running" if running else "Failed", "DeadlineExceeded", text
-    ended = [run for spec in pod.spec.containers if (run := _for_good(pod, spec, facts)) is not None]
-    if len(ended) == len(statuses):
+    through = initialized(pod, facts)
+    if not through and init_failed(pod, facts) is not None:
+        return "Failed" if not running else old.phase or "Pending", "", ""
+    ended = last_runs(pod, facts)
+    if ended is not None and not running:
         return ("Succeeded" if all(run.exit_code == 0 for run in ended) else "Failed"), "", ""
-    first_start = any(status.state.waiting is not None and status.last_state.terminated is None for status in statuses)
-    if first_start:
+    if old.phase == "Running" or ended is not None:
+        return "Running", "", ""
+    first_start = any(status.state.waiting is not None and status.last_state.terminated is None for status in mains)
+    sidecars = {spec.name for spec in pod.spec.init_containers if is_sidecar(spec)}
+    held_back = any(
+        not status.started and not status.last_state.terminated for status in inits if status.name in sidecars
+    )
+    if not through or first_start or held_back:
         return "Pending", "", ""
     return "Running", "", ""
-
-
-def _overdue(pod: Pod, now: float) -> bool:
-    limit, start = pod.spec.active_deadline_seconds, pod.status.start_time
-    return limit is not None and bool(start) and now >= parse_time(start or "").timestamp() + limit
-
-
-def _for_good(pod: Pod, spec: ContainerSpec, facts: Facts) -> Container | None:
-    """The last run of a container that will not run again, also while its Pod is being deleted."""
-    run = facts.newest(spec.name)
-    if run is None or run.state not in (RunState.EXITED, RunState.UNKNOWN):
-        return None
-    return run if restart_due_at(pod, spec, run) is None else None
-
-
-def _conditions(
-    pod: Pod, facts: Facts, statuses: tuple[ContainerStatus, ...], phase: str, now: float
-) -> tuple[PodCondition, ...]:
-    ended = {"Succeeded": "PodCompleted", "Failed": "PodFailed"}.get(phase, "")
-    unready = sorted(status.name for status in statuses if not status.ready)
-    reason, text = "", ""
-    if ended:
-        reason = ended
-    elif unready:
-        reason, text = "ContainersNotReady", f"containers with unready status: [{' '.join(unready)}]"
-    containers_ready = not unready and not ended
-    gates = {gate.condition_type for gate in pod.spec.readiness_gates}
-    given = {condition.type: condition for condition in pod.status.conditions}
-    missing = sorted(gate for gate in gates if gate not in given or given[gate].status != "True")
-    is_ready, ready_reason, ready_text = containers_ready, reason, text
-    if containers_ready and missing:
-        is_ready, ready_reason = False, "ReadinessGatesNotReady"
-        ready_text = f"corresponding condition of pod readiness gate {missing[0]!r} is not True"
-    wanted = [
-        ("PodReadyToStartContainers", ready(facts), "", ""),
-        ("Initialized", True, ended if ended == "PodCompleted" else "", ""),
-        ("Ready", is_ready, ready_reason, ready_text),
-        ("ContainersReady", containers_ready, reason, text),
-        ("PodScheduled", True, "", ""),
-    ]
-    stamp = format_time(now)
-    ours = tuple(_condition(pod, given.get(one[0]), one, stamp) for one in wanted)
-    names = {condition.type for condition in ours}
-    return ours + tuple(condition for condition in pod.status.conditions if condition.type not in names)
-
-
-def _condition(pod: Pod, old: PodCondition | None, wanted: tuple[str, bool, str, str], stamp: Time) -> PodCondition:
-    kind, value, reason, message = wanted
-    status = "True" if value else "False"
-    kept = old.last_transition_time if old is not None and old.status == status else None
-    return PodCondition(
-        type=kind,
-        status=status,
-        observed_generation=pod.metadata.generation,
-        last_transition_time=kept or stamp,
-        reason=reason,
-        message=message,
-    )

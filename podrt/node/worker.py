@@ -20,21 +20,24 @@ from podrt.model.container import Container as ContainerField
 from podrt.model.pod import Pod
 from podrt.network import files
 from podrt.node import backoff, convert, volumes
-from podrt.node.context import Context
-from podrt.node.env import environment
-from podrt.node.facts import POD_UID_LABEL, Facts, Failure, gather
-from podrt.node.images import ImageFailure, ensure_image
-from podrt.node.plan import (
+from podrt.node.actions import (
     Action,
     Finish,
     RemoveContainer,
     RemoveSandbox,
+    RunPreStop,
     SetUpSandbox,
     StartContainer,
     StopContainer,
     StopSandbox,
-    plan,
 )
+from podrt.node.attendant import Attendant
+from podrt.node.context import Context
+from podrt.node.env import environment
+from podrt.node.facts import POD_UID_LABEL, Facts, Failure, gather
+from podrt.node.images import ImageFailure, ensure_image
+from podrt.node.order import containers, restart_due_at
+from podrt.node.plan import plan
 from podrt.node.status import pod_status
 from podrt.node.termination import read_message
 
@@ -55,7 +58,7 @@ class PodWorker:
         self._directory = volumes.PodDirectory(context.config.state_dir, self.uid)
         self._wake = asyncio.Event()
         self._failures: dict[str, Failure] = {}
-        self._stops: dict[str, tuple[float, asyncio.Task[None]]] = {}
+        self._attendant = Attendant(context, self.poke)
         self._messages: dict[str, str] = {}
 
     def poke(self) -> None:
@@ -88,8 +91,7 @@ class PodWorker:
                 if nap > 0:
                     await self._sleep(nap)
         finally:
-            for _, task in self._stops.values():
-                task.cancel()
+            self._attendant.close()
 
     async def _sleep(self, seconds: float) -> None:
         try:
@@ -112,20 +114,23 @@ class PodWorker:
             return MAX_NAP if todo.wake_at is None else max(todo.wake_at - now, 0.001)
         if isinstance(todo.actions[0], Finish):
             return await self._finish(pod)
-        stops = [action for action in todo.actions if isinstance(action, StopContainer)]
-        for stop in stops:
-            self._stop(pod, stop)
-        await self._act(pod, [action for action in todo.actions if not isinstance(action, StopContainer)])
-        return MAX_NAP if len(stops) == len(todo.actions) else 0
+        await self._act(pod, todo.actions, facts)
+        return 0
 
     def _sandboxes(self) -> list[SandboxStatus]:
         return self._context.sandboxes_of(self.uid)
 
     def _facts(self, pod: Pod) -> Facts:
         boxes = self._sandboxes()
-        containers = [one for box in boxes for one in self._context.engine.list_containers(box.id)]
-        facts = gather(pod, boxes, containers, self._failures)
-        specs = {container.name: container for container in pod.spec.containers}
+        found = [one for box in boxes for one in self._context.engine.list_containers(box.id)]
+        specs = {spec.name: spec for _, spec in containers(pod)}
+        failures = {
+            name: failure
+            for name, failure in self._failures.items()
+            if name not in specs or failure.image == specs[name].image
+        }
+        facts = gather(pod, boxes, found, failures)
+        self._attendant.attend(pod, facts)
         runs = {
             name: [
                 run._replace(message=run.message or self._message(pod, specs[name], run.id, run.attempt, run.exit_code))
@@ -136,7 +141,7 @@ class PodWorker:
             for name, found in facts.containers.items()
             if name in specs
         }
-        return facts._replace(containers=runs)
+        return facts._replace(containers=runs, live=self._attendant.live())
 
     def _message(self, pod: Pod, spec: ContainerField, container_id: str, attempt: int, code: int) -> str:
         if container_id not in self._messages:
@@ -164,21 +169,20 @@ class PodWorker:
         return context.store.modify(Pod, self._namespace, self._name, change)
 
     def _tell_back_off(self, pod: Pod, facts: Facts, now: float) -> None:
-        for spec in pod.spec.containers:
-            run = facts.newest(spec.name)
-            old = next((one for one in pod.status.container_statuses if one.name == spec.name), None)
+        before = {one.name: one for one in (*pod.status.init_container_statuses, *pod.status.container_statuses)}
+        for _, spec in containers(pod):
+            run, old = facts.newest(spec.name), before.get(spec.name)
             waits = old is not None and old.state.waiting is not None and old.state.waiting.reason == "CrashLoopBackOff"
             if run is None or run.state is not ContainerState.EXITED or waits:
                 continue
-            level = backoff.level_after(run.level, run.started_at, run.finished_at)
-            if run.finished_at + backoff.restart_delay(level) > now and plan(pod, facts, now).wake_at is not None:
+            if (restart_due_at(pod, spec, run, facts) or 0) > now:
                 where = f"{pod.metadata.name}_{pod.metadata.namespace}({pod.metadata.uid})"
                 text = f"Back-off restarting failed container {spec.name} in pod {where}"
                 self._context.event(pod, "Warning", "BackOff", text, spec.name)
 
     # Acting
 
-    async def _act(self, pod: Pod, actions: Sequence[Action]) -> None:
+    async def _act(self, pod: Pod, actions: Sequence[Action], facts: Facts) -> None:
         starts: list[StartContainer] = []
         for action in actions:
             match action:
@@ -191,11 +195,15 @@ class PodWorker:
                 case RemoveContainer():
                     self._messages.pop(action.container_id, None)
                     await self._context.engine.remove_container(action.container_id)
+                case RunPreStop():
+                    self._attendant.run_pre_stop(pod, action, facts)
+                case StopContainer():
+                    self._attendant.stop(pod, action)
                 case StartContainer():
                     starts.append(action)
         if starts:
-            # Containers of a Pod have no order among themselves; each start is mostly waiting for the kernel.
-            await asyncio.gather(*(self._start(pod, start) for start in starts))
+            # What the plan starts in one round has no order; each start is mostly waiting for the kernel.
+            await asyncio.gather(*(self._start(pod, start, facts) for start in starts))
 
     async def _set_up(self, pod: Pod, action: SetUpSandbox) -> None:
         context = self._context
@@ -224,9 +232,9 @@ class PodWorker:
         self._directory.hosts.write_text(text)
         self._directory.hosts.chmod(0o644)
 
-    async def _start(self, pod: Pod, start: StartContainer) -> None:
+    async def _start(self, pod: Pod, start: StartContainer, facts: Facts) -> None:
         """Image, create, start. What fails before there is a container is remembered; a failed exec is its end."""
-        spec = next(container for container in pod.spec.containers if container.name == start.name)
+        spec = next(spec for _, spec in containers(pod) if spec.name == start.name)
         engine = self._context.engine
         try:
             image_id = await ensure_image(self._context, pod, spec)
@@ -253,6 +261,7 @@ class PodWorker:
             self._failed(pod, spec.name, "RunContainerError", str(error))
         else:
             self._failures.pop(spec.name, None)
+            self._attendant.started(pod, spec, container_id, facts)
             self._context.event(pod, "Normal", "Started", f"Container started: {spec.name}", spec.name)
 
     def _engine_spec(
@@ -297,28 +306,8 @@ class PodWorker:
         else:
             delay = backoff.retry_delay(count, backoff.SANDBOX_INITIAL, backoff.SANDBOX_MAXIMUM)
             self._context.event(pod, "Warning", reason, text)
-        self._failures[name] = Failure(reason, text, now, count, now + delay)
-
-    def _stop(self, pod: Pod, action: StopContainer) -> None:
-        old = self._stops.get(action.container_id)
-        if old is not None and not old[1].done() and old[0] <= action.deadline:
-            return
-        if old is None:
-            self._context.event(pod, "Normal", "Killing", f"Stopping container {action.name}", action.name)
-
-        async def stop() -> None:
-            try:
-                await self._context.engine.stop_container(action.container_id, max(action.deadline - time.time(), 0))
-            except (PodrtError, OSError):
-                logger.exception("container %s can't be stopped", action.container_id)
-                await asyncio.sleep(RETRY_AFTER_ERROR)
-            finally:
-                self._stops.pop(action.container_id, None)
-                self.poke()
-
-        if old is not None:
-            old[1].cancel()
-        self._stops[action.container_id] = (action.deadline, asyncio.create_task(stop()))
+        image = next((spec.image for _, spec in containers(pod) if spec.name == name), "")
+        self._failures[name] = Failure(reason, text, now, count, now + delay, image)
 
     # The end
 

@@ -629,24 +629,30 @@ NETWORK = _simple(
 
 NOT_YET = _simple(
     {
-        "init containers": ("spec.initContainers", FORBIDDEN, "spec/initContainers", [{"name": "i", "image": "x"}]),
         "ephemeral containers": (
             "spec.ephemeralContainers",
             FORBIDDEN,
             "spec/ephemeralContainers",
             [{"name": "e", "image": "x"}],
         ),
-        "liveness probe": (
-            f"{F0}.livenessProbe",
-            FORBIDDEN,
-            f"{C0}/livenessProbe",
-            {"exec": {"command": ["true"]}},
-        ),
         "lifecycle hook": (
-            f"{F0}.lifecycle",
+            f"{F0}.lifecycle.preStop.tcpSocket",
             FORBIDDEN,
             f"{C0}/lifecycle",
-            {"preStop": {"exec": {"command": ["true"]}}},
+            {"preStop": {"tcpSocket": {"port": 80}}},
+        ),
+        "restart rule": (
+            f"{F0}.restartPolicyRules[0].action",
+            FORBIDDEN,
+            C0,
+            {
+                "name": "a",
+                "image": "x",
+                "restartPolicy": "Never",
+                "restartPolicyRules": [
+                    {"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [1]}}
+                ],
+            },
         ),
         "envFrom": (f"{F0}.envFrom", FORBIDDEN, f"{C0}/envFrom", [{"configMapRef": {"name": "x"}}]),
         "env from a secret": (
@@ -676,7 +682,6 @@ NOT_YET = _simple(
         ),
         "runtime class": ("spec.runtimeClassName", FORBIDDEN, "spec/runtimeClassName", "kata"),
         "fsGroup": ("spec.securityContext.fsGroup", FORBIDDEN, "spec/securityContext", {"fsGroup": 0}),
-        "readiness gates": ("spec.readinessGates", FORBIDDEN, "spec/readinessGates", [{"conditionType": "a"}]),
         "scheduling gates": ("spec.schedulingGates", FORBIDDEN, "spec/schedulingGates", [{"name": "a"}]),
         "SCTP": (f"{F0}.ports[0].protocol", FORBIDDEN, f"{C0}/ports/0/protocol", "SCTP"),
         "huge pages": ("spec.volumes[0].emptyDir.medium", FORBIDDEN, "spec/volumes/0/emptyDir/medium", "HugePages"),

@@ -286,13 +286,11 @@ def test_what_is_accepted_says_why() -> None:
 
 def test_every_refused_field_is_named() -> None:
     pod = load(
-        initContainers=[container(name="i")],
         runtimeClassName="x",
         resources={"limits": {"cpu": 1}},
         securityContext={"fsGroup": 0, "seccompProfile": {"type": "Localhost", "localhostProfile": "a"}},
     )
     assert {cause.field for cause in support.unsupported(pod.spec)} == {
-        "spec.initContainers",
         "spec.runtimeClassName",
         "spec.resources",
         "spec.securityContext.fsGroup",

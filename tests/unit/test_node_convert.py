@@ -25,8 +25,8 @@ from podrt.model.pod import Pod, PodSpec
 from podrt.model.resources import qos_class
 from podrt.model.security import Capabilities, PodSecurityContext, SecurityContext
 from podrt.node import convert, resources
+from podrt.node.actions import StartContainer
 from podrt.node.env import environment, expand
-from podrt.node.plan import StartContainer
 from podrt.node.termination import read_message
 
 GIB = 1 << 30
@@ -243,7 +243,7 @@ def test_container_spec_expands_and_mounts() -> None:
         node_memory=GIB,
     )
     assert (spec.command, spec.args, spec.log_path) == (("sh", "1"), ("$(B)",), "a/3.log")
-    assert (spec.attempt, spec.annotations) == (3, {"podrt.dev/back-off-level": "2"})
+    assert (spec.attempt, spec.annotations) == (3, {"podrt.dev/back-off-level": "2", "podrt.dev/image": "i"})
 
 
 def test_termination_message(tmp_path: Path) -> None:

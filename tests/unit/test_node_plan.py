@@ -22,8 +22,7 @@ from podrt.model.status import (
     PodStatus,
 )
 from podrt.node import backoff
-from podrt.node.facts import Container, Facts, Failure, gather
-from podrt.node.plan import (
+from podrt.node.actions import (
     Finish,
     RemoveContainer,
     RemoveSandbox,
@@ -31,8 +30,9 @@ from podrt.node.plan import (
     StartContainer,
     StopContainer,
     StopSandbox,
-    plan,
 )
+from podrt.node.facts import Container, Facts, Failure, gather
+from podrt.node.plan import plan
 from podrt.node.status import NodeFacts, pod_status
 
 NOW = 1_000_000.0
