@@ -72,7 +72,7 @@ def test_a_tier_that_is_skipped_whole_fails_the_session(tmp_path: Path, text: st
     (unit / "test_one.py").write_text(text)
     framework = tmp_path / "tests" / "framework"
     framework.mkdir()
-    for name in ("__init__.py", "tiers.py", "probes.py"):
+    for name in ("__init__.py", "tiers.py", "probes.py", "patience.py"):
         (framework / name).write_text((REPOSITORY / "tests" / "framework" / name).read_text())
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --import-mode=importlib\n")
     command = [

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from podrt.supervisor import logfile
@@ -49,16 +50,13 @@ def test_joined_records_are_the_output(data: bytes) -> None:
     assert all(len(text) <= PARTIAL for _, text in records)
 
 
-@settings(max_examples=25)
-@given(chunks, st.data())
-def test_output_in_any_pieces_gives_the_same_text(data: bytes, draw: st.DataObject) -> None:
+@given(chunks, st.lists(st.floats(0, 1), max_size=12))
+def test_output_in_any_pieces_gives_the_same_text(data: bytes, cuts: list[float]) -> None:
     """As the pump does it: of each piece what can be cut, at the end the rest."""
     left, written = b"", b""
-    position = 0
-    while position < len(data):
-        size = draw.draw(st.integers(1, len(data) - position))
-        left += data[position : position + size]
-        position += size
+    places = sorted(round(place * len(data)) for place in cuts)
+    for start, end in itertools.pairwise([0, *places, len(data)]):
+        left += data[start:end]
         count = cut(left)
         assert 0 <= len(left) - count < PARTIAL
         written += format_lines(left[:count], "stderr", NOW)
