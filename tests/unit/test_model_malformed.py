@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,10 @@ from tests.framework import malformed
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return Registry(Store(tmp_path / "store.db"))
+def registry(tmp_path: Path) -> Iterator[Registry]:
+    store = Store(tmp_path / "store.db")
+    yield Registry(store)
+    store.close()
 
 
 def create(registry: Registry, body: object) -> Pod:
