@@ -61,6 +61,7 @@ class Agent:
         self._registry = registry
         self._engine = engine
         self._images = images
+        self._recorder = recorder
         self._on_failure = on_failure
         self._workers: dict[str, PodWorker] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -181,6 +182,7 @@ class Agent:
         while True:
             await asyncio.sleep(NODE_PERIOD)
             self._update_node()
+            self._recorder.prune()
 
     def _update_node(self) -> None:
         images = sorted(self._images.list(), key=lambda image: image.size, reverse=True)[:MAX_IMAGES]
@@ -217,14 +219,14 @@ class Agent:
         if options.previous:
             if attempt == 0:
                 raise ConflictError(
-                    f"previous terminated container {container!r} in pod {pod.metadata.name!r} not found"
+                    f'previous terminated container "{container}" in pod "{pod.metadata.name}" not found'
                 )
             attempt -= 1
         path = Path(convert.log_directory(self._config, pod)) / container / f"{attempt}.log"
         if not path.exists():
             waiting = status.state.waiting if status is not None else None
             reason = waiting.reason if waiting is not None else "ContainerCreating"
-            raise ConflictError(f"container {container!r} in pod {pod.metadata.name!r} is waiting to start: {reason}")
+            raise ConflictError(f'container "{container}" in pod "{pod.metadata.name}" is waiting to start: {reason}')
         return read_log(path, options, lambda: self._log_ended(pod.metadata.uid, container, attempt))
 
     def _log_ended(self, uid: str, container: str, attempt: int) -> bool:
