@@ -2,8 +2,8 @@
 
 Port number i of the request has channel 2i for its data and 2i+1 for errors. The server first sends the port as two
 bytes, little endian, on both. One websocket carries one connection to each port; it ends when all of them have ended.
-A client that has no more to send may say so with the two bytes 255 and the channel, as in v5.channel.k8s.io: the Pod reads
-the end of the stream and can still answer.
+A client that has no more to send may say so with the two bytes 255 and the channel, as in v5.channel.k8s.io: the Pod
+reads the end of the stream and can still answer.
 Source: the kubelet's ``portforward/websocket.go``. kubectl's SPDY/3.1+portforward.k8s.io tunnel is another protocol and
 not here.
 """

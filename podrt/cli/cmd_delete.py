@@ -122,8 +122,8 @@ def _delete_options(grace_period: int, force: bool, now: bool, cascade: str) -> 
 def _from_files(
     session: Session, filenames: tuple[str, ...], recursive: bool, failures: list[CliError]
 ) -> list[_Victim]:
-    """What the files name. An object of a kind that isn't served, or without a name, goes to ``failures``: it keeps none of
-    the others alive.
+    """What the files name. An object of a kind that isn't served, or without a name, goes to ``failures``: it keeps
+    none of the others alive.
     """
     from podrt.cli.manifest import read_manifests
 

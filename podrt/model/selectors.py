@@ -1,8 +1,8 @@
 """Label and field selectors: parsed once, then matched against many objects.
 
 Label selectors are the API's strings (``app=web,tier in (a, b),!old``) or LabelSelector objects; field selectors know
-the same few fields of each kind as Kubernetes does. Raises MalformedError that names the selector and the part of it that
-is wrong.
+the same few fields of each kind as Kubernetes does. Raises MalformedError that names the selector and the part of it
+that is wrong.
 """
 
 from __future__ import annotations
