@@ -122,6 +122,8 @@ class BridgeNetwork:
             netlink.send([netlink.new_bridge(name, mac, self._config.mtu)], ignore=(errno.EEXIST,))
             index = netlink.index_of(name)
         requests = [netlink.set_up(index, self._config.mtu)]
+        # A Pod with CAP_NET_RAW could else be the host's router (CVE-2020-13401).
+        _write_sysctl(f"ipv6/conf/{name}/accept_ra", "0")
         if len(self._pools) > 1:
             _write_sysctl(f"ipv6/conf/{name}/disable_ipv6", "0")
             # Else the first Pod can't be reached from outside for two seconds: forwarding looks neighbours up from the
@@ -205,6 +207,8 @@ class BridgeNetwork:
     def _configure(self, ips: Sequence[str]) -> None:
         """Inside the Pod's namespace: addresses and default routes."""
         index = netlink.index_of(INTERFACE)
+        # The routes are given here; what a neighbour advertises would take its traffic (CVE-2020-10749).
+        _write_sysctl(f"ipv6/conf/{INTERFACE}/accept_ra", "0")
         if len(ips) > 1:
             _write_sysctl(f"ipv6/conf/{INTERFACE}/disable_ipv6", "0")
         addresses = [

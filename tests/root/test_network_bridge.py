@@ -10,6 +10,7 @@ import errno
 import hashlib
 import os
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -261,6 +262,39 @@ def test_cve_2020_8558_the_hosts_localhost_is_not_the_pods(lab: Lab) -> None:
     namespace.in_netns(pod.netns, route)
     assert fetch(lab.host, "127.0.0.1", 6443) == "127.0.0.1"
     assert fetch(pod.netns, "127.0.0.1", 6443, timeout=1) == "ETIMEDOUT"
+
+
+def advertise(netns: int) -> None:
+    """Be a router for everyone on the link, with a prefix of its own (RFC 4861, router advertisement)."""
+    prefix = struct.pack("!BBBBIII", 3, 4, 64, 0xC0, 9000, 9000, 0) + socket.inet_pton(socket.AF_INET6, "fd66::")
+    packet = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0) + prefix
+    with namespace.in_netns(netns, lambda: socket.socket(socket.AF_INET6, socket.SOCK_RAW, 58)) as sender:
+        sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+        index = namespace.in_netns(netns, lambda: netlink.index_of("eth0"))
+        # It counts only from a link-local address; one that is usable at once.
+        namespace.in_netns(netns, lambda: netlink.send([netlink.new_address(index, "fe80::66", 64)]))
+        sender.bind(("fe80::66", 0, 0, index))
+        for _ in range(5):
+            sender.sendto(packet, ("ff02::1", 0, 0, index))
+            time.sleep(0.05)
+
+
+def read(name: str) -> str:
+    """/proc/net/<name> of the calling thread's namespace."""
+    return Path("/proc/thread-self/net", name).read_text()
+
+
+@pytest.mark.parametrize("accept", ["1", "2"])
+def test_cve_2020_10749_and_13401_router_advertisements(lab: Lab, accept: str) -> None:
+    """A Pod with CAP_NET_RAW, which is the default, becomes nobody's IPv6 router: not the host's, not its neighbours'."""
+    lab.on_host(lambda: Path("/proc/sys/net/ipv6/conf/default/accept_ra").write_text(accept))
+    evil, victim = lab.pod("evil"), lab.pod("victim")
+    before = [namespace.in_netns(netns, lambda: read("ipv6_route")) for netns in (lab.host, victim.netns)]
+    advertise(evil.netns)
+    after = [namespace.in_netns(netns, lambda: read("ipv6_route")) for netns in (lab.host, victim.netns)]
+    assert all(before) and not any("fd66" in text for text in after)
+    addresses = namespace.in_netns(victim.netns, lambda: read("if_inet6")) + lab.on_host(lambda: read("if_inet6"))
+    assert "fd77" in addresses and "fd66" not in addresses
 
 
 def test_the_first_pod_is_reached_from_outside_at_once(lab: Lab) -> None:
