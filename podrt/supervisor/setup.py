@@ -212,9 +212,13 @@ def duplicate_above(fd: int, lowest: int) -> int:
 
 
 def join_keyring() -> None:
-    """A session keyring of one's own; without it containers would share the supervisor's. Kernels may lack keyrings."""
-    with contextlib.suppress(OSError):
+    """A session keyring of one's own; without it containers would share the supervisor's, so only a kernel without
+    keyrings (or a sandbox around podrt that forbids them) is passed over. Raises OSError EDQUOT, ENOMEM."""
+    try:
         libc.keyctl_join_session()
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EPERM):
+            raise
 
 
 def read_program(fd: int) -> bytes:

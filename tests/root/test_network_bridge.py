@@ -286,7 +286,7 @@ def read(name: str) -> str:
 
 @pytest.mark.parametrize("accept", ["1", "2"])
 def test_cve_2020_10749_and_13401_router_advertisements(lab: Lab, accept: str) -> None:
-    """A Pod with CAP_NET_RAW, which is the default, becomes nobody's IPv6 router: not the host's, not its neighbours'."""
+    """A Pod with CAP_NET_RAW, which is the default, becomes nobody's IPv6 router, neither the host's nor a Pod's."""
     lab.on_host(lambda: Path("/proc/sys/net/ipv6/conf/default/accept_ra").write_text(accept))
     evil, victim = lab.pod("evil"), lab.pod("victim")
     before = [namespace.in_netns(netns, lambda: read("ipv6_route")) for netns in (lab.host, victim.netns)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,6 +13,8 @@ import pytest
 import pytest_asyncio
 
 from podrt.errors import LaunchError
+from podrt.linux import libc
+from podrt.supervisor import setup
 from podrt.supervisor.processes import Process
 from podrt.supervisor.protocol import LaunchSpec, ProcessRecord, Stdio
 from podrt.supervisor.supervisor import _pidfd
@@ -49,3 +53,27 @@ def test_the_pidfd_of_an_adopted_process_is_the_one_held() -> None:
     finally:
         one.close()
         os.close(parent)
+
+
+@pytest.mark.parametrize("link", ["/proc", "proc/sys", "/sneaky"])
+async def test_an_image_whose_dev_is_a_link_into_procfs(box: SupervisorBox, link: str) -> None:
+    """The tmpfs of /dev would hide the masked paths, and be what is masked."""
+    (box.upper("c") / "dev").symlink_to(link)
+    (box.upper("c") / "sneaky").symlink_to("/proc/fs")
+    with pytest.raises(LaunchError) as caught:
+        await box.launch(box.script("c", "mount"))
+    assert caught.value.step == "mount" and caught.value.errno == errno.EPERM
+
+
+@pytest.mark.parametrize(("number", "fatal"), [(errno.ENOSYS, False), (errno.EDQUOT, True), (errno.ENOMEM, True)])
+def test_no_container_goes_on_with_the_keyring_of_the_supervisor(
+    monkeypatch: pytest.MonkeyPatch, number: int, fatal: bool
+) -> None:
+    """Containers can use up the quota of keys that all of one uid share."""
+
+    def fail() -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(libc, "keyctl_join_session", fail)
+    with pytest.raises(OSError) if fatal else contextlib.nullcontext():
+        setup.join_keyring()
