@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,8 +27,18 @@ def test_wrong_configuration_is_named(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "can't read the configuration" in capsys.readouterr().err
 
 
+@pytest.fixture
+def root_logger() -> Iterator[None]:
+    """What the daemon sets up for logging ends with the test: its stream is pytest's, and closed then."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
 def test_only_root_may_run_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, root_logger: None
 ) -> None:
     config = tmp_path / "config.toml"
     config.write_text("")

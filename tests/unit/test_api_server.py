@@ -197,9 +197,9 @@ def pod_document(name: str = "p", **spec: Any) -> Json:
 @contextlib.asynccontextmanager
 async def serving(root: Path) -> AsyncIterator[Harness]:
     harness = Harness(root)
-    await harness.server.start()
-    connector = aiohttp.UnixConnector(path=str(harness.config.socket))
     try:
+        await harness.server.start()
+        connector = aiohttp.UnixConnector(path=str(harness.config.socket))
         async with aiohttp.ClientSession(connector=connector) as harness.http:
             yield harness
     finally:
