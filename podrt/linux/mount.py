@@ -417,8 +417,14 @@ class Pivot(NamedTuple):
     root: str
 
     def execute(self, context: Context) -> None:
-        os.fchdir(context.root())
-        libc.pivot_root(".", ".")
+        old = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fchdir(context.root())
+            libc.pivot_root(".", ".")
+            # From the new root "." would name that, and volumes that are shared with the host would be so no longer.
+            os.fchdir(old)
+        finally:
+            os.close(old)
         libc.mount(None, ".", flags=libc.MS_SLAVE | libc.MS_REC)
         libc.umount2(".", libc.MNT_DETACH)
         os.chdir("/")

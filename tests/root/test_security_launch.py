@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from podrt.errors import LaunchError
-from podrt.linux import libc
+from podrt.linux import libc, mount
 from podrt.supervisor import setup
 from podrt.supervisor.processes import Process
 from podrt.supervisor.protocol import LaunchSpec, ProcessRecord, Stdio
@@ -77,3 +77,48 @@ def test_no_container_goes_on_with_the_keyring_of_the_supervisor(
     monkeypatch.setattr(libc, "keyctl_join_session", fail)
     with pytest.raises(OSError) if fatal else contextlib.nullcontext():
         setup.join_keyring()
+
+
+@pytest.mark.parametrize("propagation", ["MS_SHARED", "MS_SLAVE", "MS_PRIVATE"])
+async def test_mounts_of_a_container_reach_the_host_only_where_asked(box: SupervisorBox, propagation: str) -> None:
+    """mountPropagation: what is mounted in a volume by the container shows on the host with Bidirectional alone, what is
+    mounted by the host in the container with HostToContainer too."""
+    kind = getattr(libc, propagation)
+    source = box.root / "source"
+    for path in (source / "inside", source / "outside"):
+        path.mkdir(parents=True)
+    libc.mount(str(source), str(source), flags=libc.MS_BIND)
+    libc.mount(None, str(source), flags=libc.MS_SHARED)
+    try:
+        tree = mount.clone_tree(source)
+        mount.set_tree(tree, propagation=kind)
+        try:
+            script = (
+                "mount -t tmpfs x /volume/inside && touch /volume/inside/file && echo made; read x; ls /volume/outside;"
+                " umount /volume/inside"
+            )
+            operations = [mount.BindTree("/volume", 0, True, False, False, kind)]
+            spec = box.script(
+                "c",
+                script,
+                operations=operations,
+                credentials={"bounding": ("CAP_SYS_ADMIN",)},
+                stdio=box.fifos("c", stdin=True),
+            )
+            await box.launch(spec, [tree])
+        finally:
+            os.close(tree)
+        await box.eventually(lambda: "made" in box.output("c"), "the mount")
+        assert (source / "inside" / "file").exists() == (propagation == "MS_SHARED")
+        libc.mount("tmpfs", str(source / "outside"), "tmpfs")
+        (source / "outside" / "seen").touch()
+        stdin = await box.client.attach("c", stdin=True)
+        assert stdin is not None
+        os.write(stdin, b"\n")
+        os.close(stdin)
+        await box.ended("c")
+        assert ("seen" in box.output("c")) == (propagation != "MS_PRIVATE")
+    finally:
+        for path in (source / "outside", source):
+            with contextlib.suppress(OSError):
+                libc.umount2(str(path), libc.MNT_DETACH)
