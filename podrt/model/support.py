@@ -72,7 +72,7 @@ POD: dict[str, Support] = {
     "hostIPC": YES,
     "shareProcessNamespace": YES,
     "securityContext": YES,
-    "imagePullSecrets": _accepted("images come from the local store; nothing is pulled"),
+    "imagePullSecrets": YES,
     "hostname": YES,
     "subdomain": YES,
     "affinity": _accepted(ONE_NODE),

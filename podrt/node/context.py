@@ -12,6 +12,7 @@ import psutil
 from podrt.config import Config
 from podrt.engine.api import EngineApi
 from podrt.engine.specs import SandboxStatus
+from podrt.image.registry_pull import Puller
 from podrt.image.service import ImageStore
 from podrt.model.pod import Pod
 from podrt.node import convert
@@ -46,12 +47,14 @@ class Context:
         images: ImageStore,
         recorder: EventRecorder,
         node: NodeInfo,
+        puller: Puller | None = None,
     ) -> None:
         self.config = config
         self.registry = registry
         self.store: Store = registry.store
         self.engine = engine
         self.images = images
+        self.puller = puller
         self.node = node
         self.node_name = node.name
         self.node_memory = psutil.virtual_memory().total
