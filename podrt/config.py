@@ -48,6 +48,18 @@ class Config:
     log_max_files: int = 5
     log_level: str = "info"
     event_ttl: int = 3600
+    registry_config_dir: Path = Path("/etc/podrt/certs.d")
+    """Mirrors, plain-HTTP registries and private CAs: ``<registry>/hosts.toml``, as containerd has them."""
+    registry_auth_file: str = ""
+    """Credentials of registries. Empty: the files of podman and docker (containers-auth.json(5))."""
+    registry_parallel: int = 3
+    """Layers of one image that are fetched or pushed at once."""
+    image_gc_high: int = 85
+    """Percent of the disk's use above which unused images are removed; 100 for never."""
+    image_gc_low: int = 80
+    """Percent of the disk's use down to which they are removed."""
+    image_pinned: str = "localhost/*"
+    """Patterns of image names that are never collected, separated by commas."""
     pids_limit: int = 4096
     """Default pids limit of a container; 0 for none."""
 
@@ -69,6 +81,9 @@ class Config:
             "cgroup_root": f"/podrt-{tag}",
             "bridge": f"pr-{tag}",
             "nft_table": f"podrt-{tag}",
+            "registry_config_dir": root / "certs.d",
+            "registry_auth_file": str(root / "auth.json"),
+            "image_gc_high": 100,
         }
         return cls(**(values | settings))
 
@@ -112,6 +127,10 @@ def _build(values: dict[str, Any], source: str) -> Config:
             raise InvalidError(f"{source}: {key}: {error}") from error
         if version is not None and version != (4 if key == "subnet_v4" else 6):
             raise InvalidError(f"{source}: {key}: {text} is of the wrong address family")
+    if not 0 < config.image_gc_low <= config.image_gc_high <= 100:
+        raise InvalidError(f"{source}: image_gc_low and image_gc_high: percents, the low one not above the high one")
+    if config.registry_parallel < 1:
+        raise InvalidError(f"{source}: registry_parallel: must be at least 1")
     if not config.subnet_v4:
         raise InvalidError(f"{source}: subnet_v4: required, for example 10.86.0.0/16")
     return config

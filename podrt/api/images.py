@@ -227,6 +227,10 @@ class ImageHandlers:
         with open(sink, "wb", buffering=256 * 1024) as file:
             self._images.save(references, file, kind)
 
+    def document(self, image: Image) -> dict[str, Any]:
+        """What the API shows of an image."""
+        return _document(image, self._used())
+
     def _used(self) -> set[str]:
         """Ids and digests of images that the containers of the stored Pods name."""
         return {

@@ -26,6 +26,7 @@ from podrt import __version__
 from podrt.api import discovery, logs, negotiate, openapi, query, status, streaming, usage
 from podrt.api.agent import AgentApi
 from podrt.api.call import CALL, routed, subject_of
+from podrt.api.image_transfer import Transfer, TransferHandlers
 from podrt.api.images import ImageHandlers, Info
 from podrt.api.metrics import Metrics
 from podrt.api.rest import RestHandlers
@@ -63,6 +64,7 @@ class ApiServer:
         info: Info,
         *,
         metrics: Metrics | None = None,
+        transfer: Transfer | None = None,
     ) -> None:
         """``info`` gives the document of ``system info``; it is called in a thread."""
         self._config = config
@@ -73,6 +75,7 @@ class ApiServer:
         self._sampler = usage.Sampler(agent)
         self._rest = RestHandlers(registry)
         self._images = ImageHandlers(images, registry.store, config.state_dir / "spool", info, agent.images_changed)
+        self._transfer = TransferHandlers(images, transfer, self._images, agent.images_changed)
         self._runner: web.AppRunner | None = None
         self._inode = 0
         self._open: dict[asyncio.Task[Any], web.Request] = {}
@@ -85,6 +88,7 @@ class ApiServer:
         app.router.add_routes(self._pod_routes())
         app.router.add_routes(self._rest.routes())
         app.router.add_routes(self._usage_routes())
+        app.router.add_routes(self._transfer.routes())
         app.router.add_routes(self._images.routes())
         app.router.add_routes(self._general_routes())
         return app

@@ -1,4 +1,5 @@
-"""``podrt image``: the group; its verbs are in ``image_transfer`` (bytes in and out) and ``image_manage``."""
+"""``podrt image``: the group; its verbs are in ``image_registry``, ``image_transfer`` (archives) and
+``image_manage``."""
 
 from __future__ import annotations
 
@@ -8,6 +9,8 @@ from podrt.cli.lazy import Lazy, LazyGroup
 
 _SECTIONS = {
     "Commands": {
+        "pull": Lazy("podrt.cli.image_registry", "pull", "Pull images from their registries"),
+        "push": Lazy("podrt.cli.image_registry", "push", "Push an image to a registry"),
         "load": Lazy("podrt.cli.image_transfer", "load", "Load images from an OCI or docker archive, or OCI directory"),
         "import": Lazy("podrt.cli.image_transfer", "import_", "Make an image of a root file system"),
         "save": Lazy("podrt.cli.image_transfer", "save", "Save images to an archive"),
@@ -17,6 +20,7 @@ _SECTIONS = {
         "tag": Lazy("podrt.cli.image_manage", "tag", "Give an image another name"),
         "rm": Lazy("podrt.cli.image_manage", "rm", "Remove names, and images that have none left"),
         "prune": Lazy("podrt.cli.image_manage", "prune", "Remove images that nothing uses"),
+        "df": Lazy("podrt.cli.image_registry", "df", "Show what each image takes of the disk"),
         "usage": Lazy("podrt.cli.image_manage", "usage", "Show what the store takes of the disk"),
     }
 }
@@ -24,4 +28,4 @@ _SECTIONS = {
 
 @click.group("image", cls=LazyGroup, sections=_SECTIONS, subcommand_metavar="COMMAND ...")
 def image() -> None:
-    """Load, list, tag, save and remove images."""
+    """Pull, load, list, tag, save, push and remove images."""

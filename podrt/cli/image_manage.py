@@ -16,7 +16,7 @@ from podrt.cli.session import Session, err, out
 BASE = "/apis/podrt.dev/v1alpha1"
 
 
-def _complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> Any:
+def complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> Any:
     from podrt.cli.complete import images
 
     return images(ctx, incomplete)
@@ -54,7 +54,7 @@ def ls(session: Session, output: str, quiet: bool, no_headers: bool) -> None:
 
 
 @click.command("inspect", cls=options.Verb)
-@click.argument("references", nargs=-1, required=True, metavar="IMAGE...", shell_complete=_complete)
+@click.argument("references", nargs=-1, required=True, metavar="IMAGE...", shell_complete=complete)
 @click.option("-o", "--output", default="json", metavar="FORMAT", help="json, yaml or jsonpath=.")
 @options.socket_option
 @click.pass_obj
@@ -71,7 +71,7 @@ def inspect(session: Session, references: tuple[str, ...], output: str) -> None:
 
 
 @click.command("history", cls=options.Verb)
-@click.argument("reference", metavar="IMAGE", shell_complete=_complete)
+@click.argument("reference", metavar="IMAGE", shell_complete=complete)
 @click.option("--no-trunc", is_flag=True, help="Whole commands.")
 @click.option("-o", "--output", default="", type=click.Choice(["", "json"]), help="json.")
 @options.socket_option
@@ -98,7 +98,7 @@ def history(session: Session, reference: str, no_trunc: bool, output: str) -> No
 
 
 @click.command("tag", cls=options.Verb)
-@click.argument("source", metavar="IMAGE", shell_complete=_complete)
+@click.argument("source", metavar="IMAGE", shell_complete=complete)
 @click.argument("target", metavar="NAME")
 @options.socket_option
 @click.pass_obj
@@ -109,7 +109,7 @@ def tag(session: Session, source: str, target: str) -> None:
 
 
 @click.command("rm", cls=options.Verb)
-@click.argument("references", nargs=-1, required=True, metavar="IMAGE...", shell_complete=_complete)
+@click.argument("references", nargs=-1, required=True, metavar="IMAGE...", shell_complete=complete)
 @click.option("-f", "--force", is_flag=True, help="Remove the image with all its names.")
 @click.option("--ignore-not-found", is_flag=True, help="An image that does not exist is no error.")
 @options.socket_option

@@ -23,12 +23,13 @@ import errno
 import functools
 import io
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from podrt.errors import ConflictError, ExhaustedError, ImageError, InvalidError
+from podrt.errors import ConflictError, ExhaustedError, ImageError, InvalidError, NotFoundError
 from podrt.image import archive, imports, inspecting, saving
 from podrt.image import manifest as manifests
 from podrt.image.archive import Candidate, LayerSource
@@ -69,6 +70,15 @@ class Usage(NamedTuple):
     blob_bytes: int
     layer_bytes: int
     inodes: int
+
+
+class ImageUsage(NamedTuple):
+    """What one image takes, in bytes: its unpacked layers, those of them that other images use too, and its blobs."""
+
+    image: Image
+    layers: int
+    shared: int
+    blobs: int
 
 
 @contextlib.contextmanager
@@ -140,6 +150,21 @@ class ImageStore:
             sum(info.size for info in infos),
             sum(info.entries for info in infos) + len(sizes),
         )
+
+    def disk_usage(self) -> tuple[builtins.list[ImageUsage], Usage]:
+        """What each image takes, and all together."""
+        images = self.list()
+        users = Counter(chain_id for image in images for chain_id in image.chain_ids)
+        rows = []
+        for image in images:
+            sizes = {one: info.size for one in image.chain_ids if (info := self._layers.info(one))}
+            shared = sum(size for one, size in sizes.items() if users[one] > 1)
+            parsed = self._catalog.manifest(image.id)
+            blobs = {image.id, image.manifest_digest, *(layer.digest for layer in parsed.layers)}
+            rows.append(
+                ImageUsage(image, sum(sizes.values()), shared, sum(self.blobs.size(digest) for digest in blobs))
+            )
+        return rows, self.usage()
 
     # For pulls
 
@@ -326,6 +351,26 @@ class ImageStore:
             reclaimed += self._catalog.sweep()
         self._layers.empty_trash()
         return PruneReport(tuple(removed), reclaimed)
+
+    def holders(self, image: Image) -> builtins.list[str]:
+        """Who holds an image."""
+        return self._catalog.holders(image.id)
+
+    def last_used(self, image: Image) -> float:
+        """Unix time of an image's last use, or when it came."""
+        return self._catalog.last_used(image.id)
+
+    def collect(self, image: Image) -> int:
+        """Remove an image that nothing uses, with all its names; returns the bytes freed. Raises ConflictError,
+        NotFoundError."""
+        with self._catalog.lock:
+            if self._catalog.get(image.id) is None:
+                raise NotFoundError(f"image {image.id} is not in the store")
+            if self._catalog.holders(image.id):
+                raise ConflictError(f"image {image.id} is used")
+            freed = self._catalog.delete(image)
+        self._layers.empty_trash()
+        return freed
 
     def hold(self, image_id: str, owner: str) -> None:
         """Keep an image from being removed while ``owner`` (a container id) is there; again is no error.

@@ -21,6 +21,7 @@ from podrt.engine.api import EngineApi, Session
 from podrt.engine.logs import LogOptions, read_log
 from podrt.engine.specs import ContainerState, EngineEvent, EventKind, SandboxState, Stats
 from podrt.errors import ConflictError, NotFoundError, PodrtError
+from podrt.image.registry_pull import Puller
 from podrt.image.service import ImageStore
 from podrt.model.node import ContainerImage, Node
 from podrt.model.pod import Pod
@@ -53,10 +54,11 @@ class Agent:
         recorder: EventRecorder,
         *,
         on_failure: Callable[[BaseException], None],
+        puller: Puller | None = None,
     ) -> None:
         """``on_failure`` is told when a task of the agent died of a bug: the daemon then ends."""
         self._node = NodeInfo(config)
-        self._context = Context(config, registry, engine, images, recorder, self._node)
+        self._context = Context(config, registry, engine, images, recorder, self._node, puller)
         self._config = config
         self._registry = registry
         self._engine = engine
@@ -224,9 +226,7 @@ class Agent:
             attempt -= 1
         path = Path(convert.log_directory(self._config, pod)) / container / f"{attempt}.log"
         if not path.exists():
-            waiting = status.state.waiting if status is not None else None
-            reason = waiting.reason if waiting is not None else "ContainerCreating"
-            raise ConflictError(f'container "{container}" in pod "{pod.metadata.name}" is waiting to start: {reason}')
+            raise ConflictError(f'container "{container}" in pod "{pod.metadata.name}" {_why_no_log(status)}')
         return read_log(path, options, lambda: self._log_ended(pod.metadata.uid, container, attempt))
 
     def _log_ended(self, uid: str, container: str, attempt: int) -> bool:
@@ -275,3 +275,11 @@ class Agent:
             memory_working_set=used,
             pids=len(psutil.pids()),
         )
+
+
+def _why_no_log(status: ContainerStatus | None) -> str:
+    """What keeps a container from having a log."""
+    if status is not None and (ended := status.state.terminated) is not None:
+        return f"did not start: {ended.message or ended.reason}"
+    waiting = status.state.waiting if status is not None else None
+    return f"is waiting to start: {waiting.reason if waiting is not None else 'ContainerCreating'}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +36,7 @@ from podrt.node.attendant import Attendant
 from podrt.node.context import Context
 from podrt.node.env import environment
 from podrt.node.facts import POD_UID_LABEL, Facts, Failure, gather
-from podrt.node.images import ImageFailure, ensure_image
+from podrt.node.images import PULL_FAILURES, ImageFailure, ImagePending, PodImages
 from podrt.node.order import containers, restart_due_at
 from podrt.node.plan import plan
 from podrt.node.status import pod_status
@@ -46,6 +47,10 @@ logger = logging.getLogger(__name__)
 RETRY_AFTER_ERROR = 5.0
 """Seconds until the next try after an error that no rule foresees."""
 MAX_NAP = 60.0
+PULLING = "ContainerCreating"
+"""The waiting reason of a container whose image is being pulled."""
+PULL_FAILURE_SHOWN = 2.0
+"""Seconds that ErrImagePull is shown before ImagePullBackOff."""
 
 
 class PodWorker:
@@ -59,6 +64,7 @@ class PodWorker:
         self._wake = asyncio.Event()
         self._failures: dict[str, Failure] = {}
         self._attendant = Attendant(context, self.poke)
+        self._images = PodImages(context, self._image_ended)
         self._messages: dict[str, str] = {}
 
     def poke(self) -> None:
@@ -74,6 +80,24 @@ class PodWorker:
         for name, failure in self._failures.items():
             if failure.reason in ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull"):
                 self._failures[name] = failure._replace(retry_at=0.0)
+        self.poke()
+
+    def _image_ended(self, name: str) -> None:
+        """The pull for a container is over."""
+        if (failure := self._failures.get(name)) is not None and failure.reason == PULLING:
+            self._failures[name] = failure._replace(retry_at=0.0)
+        self.poke()
+
+    def _tell_pull_back_off(self, pod: Pod, name: str) -> None:
+        """A failed pull is shown as such for a moment, and then that it waits for its next try."""
+        failure = self._failures.get(name)
+        if failure is None or failure.reason != "ErrImagePull":
+            return
+        text = f'Back-off pulling image "{failure.image}"'
+        self._context.event(pod, "Normal", "BackOff", text, name)
+        self._context.event(pod, "Warning", "Failed", "Error: ImagePullBackOff", name)
+        message = f"{text}: ErrImagePull: {failure.message}"
+        self._failures[name] = failure._replace(reason="ImagePullBackOff", message=message)
         self.poke()
 
     async def run(self) -> None:
@@ -92,6 +116,7 @@ class PodWorker:
                     await self._sleep(nap)
         finally:
             self._attendant.close()
+            self._images.close()
 
     async def _sleep(self, seconds: float) -> None:
         try:
@@ -205,13 +230,15 @@ class PodWorker:
             # What the plan starts in one round has no order; each start is mostly waiting for the kernel.
             await asyncio.gather(*(self._start(pod, start, facts) for start in starts))
 
+    def _id_slot(self, pod: Pod) -> int:
+        """The id range for a Pod with a user namespace; the others' is not looked at."""
+        return convert.id_slot(self.uid, self._context.id_slots()) if pod.spec.host_users is False else 0
+
     async def _set_up(self, pod: Pod, action: SetUpSandbox) -> None:
         context = self._context
         try:
             volumes.set_up(pod, self._directory, context.node_memory)
-            spec = convert.sandbox_spec(
-                pod, context.config, action.attempt, context.node_name, convert.id_slot(self.uid, context.id_slots())
-            )
+            spec = convert.sandbox_spec(pod, context.config, action.attempt, context.node_name, self._id_slot(pod))
             status = await context.engine.run_sandbox(spec)
             self._write_hosts(pod, status)
         except InvalidError as error:
@@ -237,11 +264,16 @@ class PodWorker:
         spec = next(spec for _, spec in containers(pod) if spec.name == start.name)
         engine = self._context.engine
         try:
-            image_id = await ensure_image(self._context, pod, spec)
+            image_id = await self._images.ensure(pod, spec)
             sandbox_id, engine_spec = self._engine_spec(pod, spec, start, image_id)
+        except ImagePending:
+            count = self._failures[spec.name].failures if spec.name in self._failures else 0
+            self._failures[spec.name] = Failure(PULLING, "", time.time(), count, math.inf, spec.image)
+            return
         except ImageFailure as error:
-            again = error.reason == "ErrImagePull" and spec.name in self._failures
-            self._failed(pod, spec.name, "ImagePullBackOff" if again else error.reason, str(error))
+            self._failed(pod, spec.name, error.reason, str(error))
+            if error.reason == "ErrImagePull":
+                asyncio.get_running_loop().call_later(PULL_FAILURE_SHOWN, self._tell_pull_back_off, pod, spec.name)
             return
         except (InvalidError, OSError) as error:
             self._failed(pod, spec.name, "CreateContainerConfigError", str(error))
@@ -302,7 +334,7 @@ class PodWorker:
         count = before.failures + 1 if before else 1
         if name:
             delay = backoff.retry_delay(count)
-            self._context.event(pod, "Warning", "Failed", f"Error: {text}", name)
+            self._context.event(pod, "Warning", "Failed", f"Error: {reason if reason in PULL_FAILURES else text}", name)
         else:
             delay = backoff.retry_delay(count, backoff.SANDBOX_INITIAL, backoff.SANDBOX_MAXIMUM)
             self._context.event(pod, "Warning", reason, text)
