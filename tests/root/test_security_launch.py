@@ -81,7 +81,7 @@ def test_no_container_goes_on_with_the_keyring_of_the_supervisor(
 
 @pytest.mark.parametrize("propagation", ["MS_SHARED", "MS_SLAVE", "MS_PRIVATE"])
 async def test_mounts_of_a_container_reach_the_host_only_where_asked(box: SupervisorBox, propagation: str) -> None:
-    """mountPropagation: what is mounted in a volume by the container shows on the host with Bidirectional alone, what is
+    """What a container mounts in a volume shows on the host with mountPropagation Bidirectional alone, what is
     mounted by the host in the container with HostToContainer too."""
     kind = getattr(libc, propagation)
     source = box.root / "source"
