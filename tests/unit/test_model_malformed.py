@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +18,11 @@ from podrt.store.store import Store
 from tests.framework import malformed
 
 
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    store = Store(tmp_path / "store.db")
-    yield Registry(store)
-    store.close()
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """One for all cases: what is refused leaves nothing in it."""
+    with contextlib.closing(Store(tmp_path_factory.mktemp("malformed") / "store.db")) as store:
+        yield Registry(store)
 
 
 def create(registry: Registry, body: object) -> Pod:
@@ -38,8 +39,9 @@ def refusal(registry: Registry, body: object) -> tuple[str, tuple[Cause, ...]]:
     return str(caught.value), caught.value.causes
 
 
-def test_the_pod_that_all_cases_start_from_is_good(registry: Registry) -> None:
-    assert create(registry, malformed.GOOD).metadata.uid
+def test_the_pod_that_all_cases_start_from_is_good(tmp_path: Path) -> None:
+    with contextlib.closing(Store(tmp_path / "store.db")) as store:
+        assert create(Registry(store), malformed.GOOD).metadata.uid
 
 
 def test_the_table_is_large_and_its_names_are_unique() -> None:
