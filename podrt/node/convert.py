@@ -22,6 +22,7 @@ from podrt.engine.specs import (
     SeccompKind,
     Security,
 )
+from podrt.errors import InvalidError
 from podrt.model.container import Container
 from podrt.model.pod import Pod
 from podrt.model.security import PodSecurityContext, SecurityContext
@@ -214,8 +215,19 @@ def security(pod: Pod, container: Container) -> Security:
     )
 
 
+def refuse_root(chosen: Security, image_user: str) -> None:
+    """The kubelet's check before it creates a container with runAsNonRoot. Raises InvalidError.
+
+    The API refuses runAsUser 0; here it is about the image's user. Another name than root is looked up at the launch.
+    """
+    name = image_user.partition(":")[0]
+    is_root = name in ("", "root") or (name.isdecimal() and int(name) == 0)
+    if chosen.run_as_non_root and not chosen.user and is_root:
+        raise InvalidError("container has runAsNonRoot and image will run as root")
+
+
 def _default_seccomp(privileged: bool) -> SeccompKind:
-    """RuntimeDefault where the Pod says nothing: safer than the kubelet's Unconfined, see docs/differences.md."""
+    """RuntimeDefault where the Pod says nothing: safer than the kubelet's own default, Unconfined."""
     return SeccompKind.UNCONFINED if privileged else SeccompKind.RUNTIME_DEFAULT
 
 

@@ -301,6 +301,7 @@ class PodWorker:
     ) -> tuple[str, ContainerSpec]:
         """(sandbox id, what the engine is to create)."""
         context = self._context
+        convert.refuse_root(convert.security(pod, spec), context.images.resolve(image_id).config.user)
         newest = max(self._sandboxes(), key=lambda box: box.spec.attempt)
         host_ips = context.node_facts().host_ips
         values = environment(

@@ -260,3 +260,27 @@ def test_termination_message(tmp_path: Path) -> None:
     file.unlink()
     file.symlink_to("/etc/passwd")
     assert read_message(container(), file, log, 1) == ""
+
+
+@pytest.mark.parametrize(
+    ("image_user", "refused"),
+    [
+        ("", True),
+        ("root", True),
+        ("0", True),
+        ("000:5", True),
+        ("root:www-data", True),
+        ("www-data", False),
+        ("7", False),
+    ],
+)
+def test_an_image_that_runs_as_root_is_refused_before_there_is_a_container(image_user: str, refused: bool) -> None:
+    careful = pod(security_context=PodSecurityContext(run_as_non_root=True))
+    chosen = convert.security(careful, careful.spec.containers[0])
+    if refused:
+        with pytest.raises(InvalidError, match="has runAsNonRoot and image will run as root"):
+            convert.refuse_root(chosen, image_user)
+    else:
+        convert.refuse_root(chosen, image_user)
+    for other in (pod(), pod(security_context=PodSecurityContext(run_as_non_root=True, run_as_user=7))):
+        convert.refuse_root(convert.security(other, other.spec.containers[0]), image_user)
