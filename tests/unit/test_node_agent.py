@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from podrt.config import Config
 from podrt.engine.logs import LogOptions
@@ -18,6 +19,7 @@ from podrt.model.container import Container
 from podrt.model.event import Event
 from podrt.model.meta import ObjectMeta
 from podrt.model.pod import Pod, PodSpec
+from podrt.model.status import ContainerState, ContainerStateTerminated, ContainerStatus, PodStatus
 from podrt.node import agent as agent_module
 from podrt.node.agent import Agent
 from podrt.store.events import NORMAL, EventRecorder
@@ -44,13 +46,13 @@ class IdleEngine:
 
 @pytest.fixture
 async def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Agent, EventRecorder, Store]]:
-    """A started agent whose minute lasts 50 ms, with events that live for a tenth of a second."""
+    """A started agent whose minute lasts 50 ms, with events that live for a second and a half."""
     monkeypatch.setattr(agent_module, "NODE_PERIOD", 0.05)
     failures: list[BaseException] = []
     (tmp_path / "state").mkdir()
     store = Store(tmp_path / "store.db")
     images = ImageStore(tmp_path / "images")
-    recorder = EventRecorder(store, ttl=0.1)
+    recorder = EventRecorder(store, ttl=1.5)
     agent = Agent(
         Config.under(tmp_path, "t"),
         Registry(store),
@@ -83,5 +85,10 @@ async def test_logs_that_are_not_there_are_refused_in_the_kubelets_words(
     agent = parts[0]
     with pytest.raises(ConflictError, match=r'^container "main" in pod "a" is waiting to start: ContainerCreating$'):
         agent.logs(POD, "main", LogOptions())
+    ended = ContainerStateTerminated(exit_code=128, reason="StartError", message='exec: "/nope": no such file')
+    state = ContainerStatus(name="main", state=ContainerState(terminated=ended))
+    failed = replace(POD, status=PodStatus(container_statuses=(state,)))
+    with pytest.raises(ConflictError, match=r'^container "main" in pod "a" did not start: exec: "/nope": no such'):
+        agent.logs(failed, "main", LogOptions())
     with pytest.raises(ConflictError, match=r'^previous terminated container "main" in pod "a" not found$'):
         agent.logs(POD, "main", LogOptions(previous=True))
