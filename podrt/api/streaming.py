@@ -63,6 +63,7 @@ async def serve_attach(request: web.Request, agent: AgentApi, pod: Pod) -> web.S
 
 async def serve_port_forward(request: web.Request, agent: AgentApi, pod: Pod) -> web.StreamResponse:
     """PodPortForwardOptions: ``ports``, repeated or separated by commas."""
+    _refuse_protocol(request, forwarding.PROTOCOLS)  # first: kubectl's SPDY tunnel names its ports inside
     ports = forwarding.parse_ports(request.query.getall("ports", []))
     _refuse_ended(pod)
     socket = await _accept(request, forwarding.PROTOCOLS)
@@ -105,7 +106,15 @@ async def _run(
 
 
 async def _accept(request: web.Request, protocols: Sequence[str]) -> web.WebSocketResponse:
-    """Upgrade to a websocket. Raises ExpectationError or UnsupportedError that say what the client must ask for."""
+    """Upgrade to a websocket. Raises what :func:`_refuse_protocol` raises."""
+    _refuse_protocol(request, protocols)
+    socket = web.WebSocketResponse(protocols=protocols, compress=False, max_msg_size=_MAX_MESSAGE, decode_text=False)
+    await socket.prepare(request)
+    return socket
+
+
+def _refuse_protocol(request: web.Request, protocols: Sequence[str]) -> None:
+    """Raises ExpectationError or UnsupportedError that say what the client must ask for."""
     upgrade = request.headers.get("Upgrade", "").lower()
     if upgrade.startswith("spdy/"):
         raise UnsupportedError("SPDY/3.1 streams are not supported yet: use a client that speaks websockets")
@@ -115,8 +124,5 @@ async def _accept(request: web.Request, protocols: Sequence[str]) -> web.WebSock
     if not set(offered) & set(protocols):
         raise UnsupportedError(
             f"none of the websocket subprotocols {', '.join(filter(None, offered)) or '(none)'} is supported: "
-            f"use {' or '.join(protocols)}"
+            f"use {' or '.join(protocols)}, as podrt's own commands do"
         )
-    socket = web.WebSocketResponse(protocols=protocols, compress=False, max_msg_size=_MAX_MESSAGE, decode_text=False)
-    await socket.prepare(request)
-    return socket

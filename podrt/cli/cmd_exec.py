@@ -18,7 +18,20 @@ from podrt.cli.streams import Session as StreamSession
 from podrt.cli.terminal import DetachKeys, RawTerminal
 
 
-@click.command("exec", cls=options.Verb)
+class _Exec(options.Verb):
+    """Says where the ``--`` belongs when an option of the command was taken for one of exec's own."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if "--" in args:
+                raise
+            text = f"No such option {error.option_name!r}; a command's own options come after --"
+            raise click.UsageError(text, ctx) from None
+
+
+@click.command("exec", cls=_Exec)
 @click.argument("pod", shell_complete=options.complete_pods)
 @click.argument("command", nargs=-1, required=True, metavar="-- COMMAND [ARG...]")
 @click.option("-c", "--container", default="", shell_complete=options.complete_containers, help="Container.")

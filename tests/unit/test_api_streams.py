@@ -354,7 +354,13 @@ async def test_failure_to_start_comes_on_the_error_channel(
         (f"{PODS}/p/portforward", "", V4, 400, "at least one port"),
         (f"{PODS}/p/portforward", "ports=0", V4, 400, "'0' is no port"),
         (f"{PODS}/p/portforward", "ports=80,x", V4, 400, "'x' is no port"),
-        (f"{PODS}/p/portforward", "ports=80", "SPDY/3.1+portforward.k8s.io", 501, "portforward.k8s.io"),
+        (
+            f"{PODS}/p/portforward",
+            "",
+            "SPDY/3.1+portforward.k8s.io",
+            501,
+            "use v4.channel.k8s.io or portforward.k8s.io",
+        ),
     ],
 )
 async def test_refusals_before_the_upgrade(

@@ -92,6 +92,11 @@ def test_exec_hands_on_the_exit_code(server: FakeServer) -> None:
     assert "stdin" not in dict(query)
 
 
+def test_an_option_of_the_command_before_the_dashes_is_explained(server: FakeServer) -> None:
+    result = podrt(server, "exec", "web", "ls", "-l")
+    assert result.exit_code == 2 and "a command's own options come after --" in result.stderr
+
+
 def test_exec_without_a_command_is_wrong_usage(server: FakeServer) -> None:
     assert podrt(server, "exec", "web").exit_code == 2
 
