@@ -238,6 +238,7 @@ def _make_directories(machine: Machine) -> None:
         # For root alone: containers leave setuid files in their upper directories, and any user knows their ids
         # (CVE-2021-41091). Nothing of a container's own ever goes through them.
         (machine.sandbox_root, 0o700),
+        (machine.files_root, 0o700),
         (machine.container_root, 0o700),
         (machine.storage_root, 0o700),
     ):

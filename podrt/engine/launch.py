@@ -300,7 +300,7 @@ def rootfs_request(machine: Machine, sandbox: Sandbox, unit: Container) -> Reque
 
 
 def _shared_file(sandbox: Sandbox, name: str, destination: str) -> Bind:
-    source = os.fspath(sandbox.directory / name)
+    source = os.fspath(sandbox.files / name)
     return Bind(mount=Mount(source=source, destination=destination), directory=False)
 
 

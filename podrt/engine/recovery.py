@@ -45,7 +45,7 @@ def load(machine: Machine) -> None:
     """Read the records; call before the supervisor is asked for anything."""
     for directory in _directories(machine.sandbox_root):
         if record := _load(directory, SandboxRecord):
-            machine.sandboxes[record.id] = Sandbox(record, directory)
+            machine.sandboxes[record.id] = Sandbox(record, directory, machine.files_root / record.id)
     for directory in _directories(machine.container_root):
         if found := _load(directory, ContainerRecord):
             machine.containers[found.id] = Container(found, directory, machine.storage_root / found.id)
@@ -241,6 +241,9 @@ async def _leaked_directories(machine: Machine) -> None:
     for directory in _directories(machine.storage_root):
         if directory.name not in machine.containers:
             await asyncio.to_thread(remove_directory, directory)
+    for directory in _directories(machine.files_root):
+        if directory.name not in machine.sandboxes:
+            remove_directory(directory)
     known = {machine.sandbox_root / sandbox_id for sandbox_id in machine.sandboxes}
     leaked = [directory for directory in _directories(machine.sandbox_root) if directory not in known]
     for directory in leaked:

@@ -46,10 +46,10 @@ async def run(machine: Machine, spec: SandboxSpec) -> SandboxStatus:
     """
     sysctls = _check(machine, spec)
     record = _new_record(machine, spec)
-    sandbox = Sandbox(record, machine.sandbox_root / record.id)
+    sandbox = Sandbox(record, machine.sandbox_root / record.id, machine.files_root / record.id)
     async with UndoStack(f"sandbox {spec.namespace}/{spec.name}") as stack:
         stack.step("sandbox.record", lambda: _drop(machine, sandbox))
-        sandbox.directory.mkdir(mode=0o711)
+        sandbox.directory.mkdir(mode=0o700)
         save_record(sandbox.directory, record)
         machine.sandboxes[record.id] = sandbox
         stack.step("sandbox.namespaces", lambda: _unpin(machine, sandbox.record))
@@ -324,8 +324,9 @@ def _write_files(machine: Machine, sandbox: Sandbox, ips: tuple[str, ...]) -> No
         ),
     }
     uid, gid = launch.outside(spec.uid_maps, 0), launch.outside(spec.gid_maps, 0)
+    sandbox.files.mkdir(mode=0o700)
     for name, text in contents.items():
-        path = sandbox.directory / name
+        path = sandbox.files / name
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         try:
             os.write(fd, text.encode())
@@ -388,5 +389,6 @@ async def _remove_containers(machine: Machine, sandbox: Sandbox) -> None:
 
 def _drop(machine: Machine, sandbox: Sandbox) -> None:
     sandbox.close()
+    remove_directory(sandbox.files)
     remove_directory(sandbox.directory)
     machine.sandboxes.pop(sandbox.id, None)

@@ -46,6 +46,9 @@ class Sandbox:
     record: SandboxRecord
     directory: Path
     """``<run_dir>/sandboxes/<id>``."""
+    files: Path
+    """``<state_dir>/sandboxes/<id>``: hosts and so on. Containers may write to them without end, and on the run
+    directory's tmpfs that would take the machine's memory and the room for records."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by stop and remove."""
     spare_ids: list[str] = field(default_factory=list)
@@ -169,6 +172,10 @@ class Machine:
     @property
     def sandbox_root(self) -> Path:
         return self.config.run_dir / "sandboxes"
+
+    @property
+    def files_root(self) -> Path:
+        return self.config.state_dir / "sandboxes"
 
     @property
     def container_root(self) -> Path:

@@ -259,7 +259,7 @@ def test_cve_2021_41091_files_of_containers_are_out_of_reach_of_other_users(daem
 def test_a_tree_without_end_is_removed_with_its_pod(daemon: Daemon) -> None:
     """Directories nested deeper than any stack or path: the Pod can be deleted all the same, and nothing stays."""
     nest = (
-        "import os\nfor top in ('/', '/shared'):\n    os.chdir(top)\n    for _ in range(3000):\n"
+        "import os\nfor top in ('/', '/shared'):\n    os.chdir(top)\n    for _ in range(1300):\n"
         "        os.mkdir('d'); os.chdir('d')\n"
     )
     mounts = [{"name": "shared", "mountPath": "/shared"}]
@@ -306,3 +306,17 @@ def _busybox(daemon: Daemon) -> bytes:
         if (layer / "bin/busybox").is_file():
             return (layer / "bin/busybox").read_bytes()
     raise AssertionError("no test image has /bin/busybox")
+
+
+def test_what_containers_write_takes_no_room_of_the_runtime(daemon: Daemon) -> None:
+    """Every file that is mounted into a container for writing lies on the disk: the run directory is memory."""
+    run_device = os.stat(daemon.config.run_dir).st_dev
+    script = (
+        "for f in /etc/hosts /etc/hostname /etc/resolv.conf /dev/termination-log; do"
+        " head -c 200000 /dev/zero >> $f; stat -c '%n %d %s' $f; done"
+    )
+    lines = daemon.exec("box", "sh", "-c", script, container="typed").splitlines()
+    assert len(lines) == 4
+    for line in lines:
+        name, device, size = line.split()
+        assert int(size) >= 200000 and int(device) != run_device, name
