@@ -95,7 +95,3 @@ def human_size(count: float) -> str:
             return f"{value:.0f}{unit}" if unit == "B" or value >= 99.95 else f"{value:.3g}{unit}"
         value /= 1000
     raise AssertionError
-
-
-def now_rfc3339() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

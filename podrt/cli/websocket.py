@@ -8,7 +8,6 @@ Made for loops over poll(2): :meth:`WebSocket.queue` never blocks, :meth:`flush`
 from __future__ import annotations
 
 import os
-import select
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -169,20 +168,6 @@ class WebSocket:
         self.queue_close()
         self.flush()
         self.stream.close()
-
-    def wait_readable(self, timeout: float | None = None) -> bool:
-        """Wait for something to read; what is queued is sent meanwhile. ``timeout`` in seconds for each wait."""
-        while True:
-            events = select.POLLIN | (select.POLLOUT if self.out else 0)
-            poller = select.poll()
-            poller.register(self.fileno(), events)
-            ready = poller.poll(None if timeout is None else timeout * 1000)
-            if not ready:
-                return False
-            if ready[0][1] & select.POLLOUT:
-                self.flush()
-            if ready[0][1] & ~select.POLLOUT:
-                return True
 
 
 def connect(client: Client, target: str, protocols: Sequence[str]) -> WebSocket:
