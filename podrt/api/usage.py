@@ -1,7 +1,10 @@
 """``metrics.k8s.io``: what ``kubectl top`` shows, computed from two readings of the cgroups' counters.
 
-CPU usage is a rate, so a subject that was not asked about lately is read twice, a moment apart. The earlier reading is
+CPU usage is a rate, so a subject that was not asked about lately is read twice, a moment apart. Earlier readings are
 kept: the next request measures from there. Readings of Pods that are gone are dropped.
+
+The kernel hands out a cpu limit in periods of 100 ms. A window of few periods catches one more or less than its share,
+so no window is shorter than five.
 """
 
 from __future__ import annotations
@@ -21,10 +24,10 @@ from podrt.model.pod import Pod
 
 API_VERSION = f"{METRICS_GROUP}/{METRICS_VERSION}"
 
-_SETTLE = 0.2
+_SETTLE = 0.5
 """Seconds between the two readings of a subject that has no earlier one."""
 _MIN_WINDOW = 1.0
-"""A reading replaces the earlier one only when that is older, so that two clients don't shorten each other's window."""
+"""Seconds between two readings that are kept, so that two clients don't shorten each other's window."""
 _MAX_WINDOW = 60.0
 
 
@@ -38,11 +41,11 @@ class Usage(NamedTuple):
 
 
 class Sampler:
-    """Keeps one earlier reading for each subject."""
+    """Keeps up to two earlier readings for each subject, ``_MIN_WINDOW`` apart: the last one may be too fresh."""
 
     def __init__(self, agent: AgentApi) -> None:
         self._agent = agent
-        self._earlier: dict[tuple[str, str], Stats] = {}
+        self._earlier: dict[tuple[str, str], tuple[Stats, ...]] = {}
 
     async def pods(self, pods: Iterable[Pod]) -> list[dict[str, Any]]:
         """PodMetrics of those of the Pods that have a running container."""
@@ -54,7 +57,7 @@ class Sampler:
             for uid, found in before.items():
                 for name, stats in found.items():
                     if self._stale((uid, name), now):
-                        self._earlier[(uid, name)] = stats
+                        self._earlier[(uid, name)] = (stats,)
             await asyncio.sleep(_SETTLE)
             before = {uid: await self._agent.pod_stats(pod) for uid, pod in keys.items()}
         return [self._pod(pod, found) for pod in wanted if (found := before[pod.metadata.uid])]
@@ -64,7 +67,7 @@ class Sampler:
         key = ("", node.metadata.name)
         stats = self._agent.node_stats()
         if self._stale(key, stats.at):
-            self._earlier[key] = stats
+            self._earlier[key] = (stats,)
             await asyncio.sleep(_SETTLE)
             stats = self._agent.node_stats()
         usage = self._usage(key, stats)
@@ -83,18 +86,21 @@ class Sampler:
 
     def _stale(self, key: tuple[str, str], now: float) -> bool:
         earlier = self._earlier.get(key)
-        return earlier is None or now - earlier.at > _MAX_WINDOW
+        return earlier is None or now - earlier[-1].at > _MAX_WINDOW
 
     def _usage(self, key: tuple[str, str], stats: Stats) -> Usage:
         earlier = self._earlier.get(key)
         if earlier is None:
-            self._earlier[key] = stats
+            self._earlier[key] = (stats,)
             return Usage(0, stats.memory_working_set, 0.0)
-        window = stats.at - earlier.at
+        since = earlier[-1]
+        if stats.at - since.at >= _MIN_WINDOW:
+            self._earlier[key] = (since, stats)
+        else:
+            since = earlier[0]
+        window = stats.at - since.at
         # A restarted container counts from zero again.
-        spent = max(stats.cpu_usage_ns - earlier.cpu_usage_ns, 0)
-        if window > _MIN_WINDOW:
-            self._earlier[key] = stats
+        spent = max(stats.cpu_usage_ns - since.cpu_usage_ns, 0)
         return Usage(int(spent / window) if window > 0 else 0, stats.memory_working_set, window)
 
 
