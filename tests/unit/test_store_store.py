@@ -16,7 +16,7 @@ import pytest
 from msgspec.structs import replace
 
 import podrt
-from podrt.errors import AlreadyExistsError, ConflictError, InvalidError, NotFoundError, UnavailableError
+from podrt.errors import AlreadyExistsError, ConflictError, MalformedError, NotFoundError, UnavailableError
 from podrt.model.container import Container
 from podrt.model.event import Event
 from podrt.model.meta import ObjectMeta
@@ -114,7 +114,7 @@ def test_list_selects_and_sorts(store: Store) -> None:
     assert names(None, "app", "status.phase=Pending") == ["a"]
     assert names("nowhere") == []
     assert store.list("pods").revision == 3
-    with pytest.raises(InvalidError):
+    with pytest.raises(MalformedError):
         store.list(Pod, None, "a in (")
 
 

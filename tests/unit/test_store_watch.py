@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from podrt.errors import ExpiredError, InvalidError
+from podrt.errors import ExpiredError, InvalidError, MalformedError
 from podrt.model.meta import ObjectMeta
 from podrt.model.pod import Pod
 from podrt.store.store import Store
@@ -123,7 +123,7 @@ def test_history_does_not_outlive_the_daemon(store: Store, tmp_path: Path) -> No
 
 
 def test_a_bad_selector_is_refused_and_leaves_no_watch(store: Store) -> None:
-    with pytest.raises(InvalidError):
+    with pytest.raises(MalformedError):
         store.watch("pods", label_selector="a in")
     assert store.watchers() == 0
 
