@@ -22,6 +22,7 @@ UNDELETABLE_COLLECTIONS = ("namespaces",)
 _VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 _SUBRESOURCES: dict[str, tuple[str, tuple[str, ...]]] = {
     "status": ("", ("get", "patch", "update")),
+    "ephemeralcontainers": ("", ("get", "patch", "update")),
     "log": ("", ("get",)),
     "exec": ("PodExecOptions", ("create", "get")),
     "attach": ("PodAttachOptions", ("create", "get")),

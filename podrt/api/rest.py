@@ -56,7 +56,8 @@ class RestHandlers:
             add("POST", collection, "create", self.create)
             if resource.name not in UNDELETABLE_COLLECTIONS:
                 add("DELETE", collection, "deletecollection", self.delete_collection)
-            for path in (item, f"{item}/status")[: 2 if "status" in resource.subresources else 1]:
+            own = [f"{item}/{name}" for name in ("status", "ephemeralcontainers") if name in resource.subresources]
+            for path in (item, *own):
                 add("GET", path, "get", self.get)
                 add("PUT", path, "update", self.update)
                 add("PATCH", path, "patch", self.patch)
@@ -140,8 +141,11 @@ class RestHandlers:
         return self._answer(request, resource, updated, decoded.warnings)
 
     def _store_update(self, request: web.Request, obj: Object) -> Object:
-        save = self._registry.update_status if _is_status(request) else self._registry.update
-        return save(obj, dry_run=body.dry_run(request))
+        dry_run = body.dry_run(request)
+        if isinstance(obj, Pod) and _is_subresource(request, "ephemeralcontainers"):
+            return self._registry.update_ephemeral_containers(obj, dry_run=dry_run)
+        save = self._registry.update_status if _is_subresource(request, "status") else self._registry.update
+        return save(obj, dry_run=dry_run)
 
     async def delete(self, request: web.Request, resource: Resource) -> web.StreamResponse:
         namespace, name = _address(request)
@@ -190,10 +194,10 @@ def _address(request: web.Request) -> tuple[str, str]:
     return request.match_info.get("namespace", ""), request.match_info["name"]
 
 
-def _is_status(request: web.Request) -> bool:
-    """Whether the path ends in ``/status`` as a subresource, and not as the name of an object."""
+def _is_subresource(request: web.Request, name: str) -> bool:
+    """Whether the path ends in ``/<name>`` as a subresource, and not as the name of an object."""
     resource = request.match_info.route.resource
-    return resource is not None and resource.canonical.endswith("/status")
+    return resource is not None and resource.canonical.endswith(f"/{name}")
 
 
 def _partial(obj: Object) -> dict[str, Any]:

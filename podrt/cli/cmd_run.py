@@ -77,9 +77,9 @@ def run(
     elif as_command:
         raise CliError("--command needs the command: run NAME --image=IMAGE --command -- COMMAND", 2)
     container |= _container_fields(image_pull_policy, port, env, limits, requests, privileged, use_stdin, tty)
-    metadata: dict[str, Any] = {"name": name, "labels": _pairs(labels.split(","), "--labels") or {"run": name}}
+    metadata: dict[str, Any] = {"name": name, "labels": pairs(labels.split(","), "--labels") or {"run": name}}
     if annotations:
-        metadata["annotations"] = _pairs(annotations, "--annotations")
+        metadata["annotations"] = pairs(annotations, "--annotations")
     metadata["namespace"] = session.namespace
     pod = {
         "apiVersion": "v1",
@@ -110,9 +110,9 @@ def _container_fields(
     if port is not None:
         fields["ports"] = [{"containerPort": port}]
     if env:
-        fields["env"] = [{"name": key, "value": value} for key, value in _pairs(env, "--env").items()]
+        fields["env"] = [{"name": key, "value": value} for key, value in pairs(env, "--env").items()]
     resources = {
-        key: _pairs(text.split(","), f"--{key}") for key, text in (("limits", limits), ("requests", requests)) if text
+        key: pairs(text.split(","), f"--{key}") for key, text in (("limits", limits), ("requests", requests)) if text
     }
     if resources:
         fields["resources"] = resources
@@ -125,7 +125,7 @@ def _container_fields(
     return fields
 
 
-def _pairs(items: Any, option: str) -> dict[str, str]:
+def pairs(items: Any, option: str) -> dict[str, str]:
     """``KEY=VALUE`` items as a dictionary. Raises CliError that names ``option``."""
     result: dict[str, str] = {}
     for item in items:

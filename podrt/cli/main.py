@@ -29,6 +29,7 @@ _SECTIONS = {
     "Going inside": {
         "exec": Lazy("podrt.cli.cmd_exec", "exec_", "Run a command in a container"),
         "attach": Lazy("podrt.cli.cmd_exec", "attach", "Attach to a running container"),
+        "debug": Lazy("podrt.cli.cmd_debug", "debug", "Add a debugging container to a running pod"),
         "cp": Lazy("podrt.cli.cmd_cp", "cp", "Copy files to and from containers"),
         "port-forward": Lazy("podrt.cli.cmd_portforward", "port_forward", "Forward local ports to a pod"),
     },

@@ -15,7 +15,7 @@ from podrt.engine.records import SandboxRecord
 from podrt.engine.rootfs import Bind, Request, plan
 from podrt.engine.specs import ContainerSpec, IdMap, Mount, NamespaceMode, SeccompKind, Security
 from podrt.engine.state import Container, Machine, Sandbox
-from podrt.errors import Cause, InvalidError
+from podrt.errors import Cause, ConflictError, InvalidError
 from podrt.linux import caps, libc, namespace, seccomp
 from podrt.linux import mount as ops
 from podrt.supervisor.protocol import Credentials, LaunchSpec, Log, Stdio
@@ -134,6 +134,10 @@ def container(machine: Machine, sandbox: Sandbox, unit: Container, fds: list[int
     trees.open_sources(mounts.sources, fds, user_namespace_fd)
     operations = [_shifted(operation, first) for operation in mounts.operations]
     own_pid = shared.pid == NamespaceMode.CONTAINER
+    if spec.target and own_pid:
+        fds.append(_pid_namespace_of(machine, spec))
+        joined = (*joined, ("pid", len(fds) - 1))
+        own_pid = False
     credentials = credentials_of(spec.security, unit.record.command.user)
     return LaunchSpec(
         id=unit.id,
@@ -157,6 +161,27 @@ def container(machine: Machine, sandbox: Sandbox, unit: Container, fds: list[int
         env=unit.record.command.env,
         seccomp_fd=_seccomp(spec.security, credentials.bounding, fds),
     )
+
+
+def _pid_namespace_of(machine: Machine, spec: ContainerSpec) -> int:
+    """A descriptor of the PID namespace of the container's target. Raises ConflictError if it does not run."""
+    target = machine.containers.get(spec.target)
+    process = target.record.process if target is not None else None
+    try:
+        if target is None or process is None or target.pidfd < 0:
+            raise ProcessLookupError
+        found = namespace.open_of(process.pid, "pid")
+        # The pid was still the target's when it was opened, or this fails.
+        try:
+            signal.pidfd_send_signal(target.pidfd, 0)
+        except ProcessLookupError:
+            os.close(found)
+            raise
+    except (ProcessLookupError, FileNotFoundError) as error:
+        raise ConflictError(
+            f"container {spec.name}: its target {spec.target[:12]} does not run, so its processes can't be joined"
+        ) from error
+    return found
 
 
 def stdio(unit: Container) -> Stdio:

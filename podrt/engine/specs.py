@@ -177,6 +177,8 @@ class ContainerSpec(Struct, frozen=True, kw_only=True):
     stop_signal: str = ""
     """Empty: the image's, else SIGTERM."""
     rlimits: dict[str, tuple[int, int]] = {}
+    target: str = ""
+    """Id of a running container of the sandbox whose PID namespace it joins (CRI: NamespaceMode TARGET)."""
 
 
 class SandboxState(enum.StrEnum):

@@ -107,7 +107,7 @@ RESOURCES: tuple[Resource, ...] = (
         list_struct=PodList,
         short_names=("po",),
         categories=("all",),
-        subresources=("status", "log", "exec", "attach", "portforward"),
+        subresources=("status", "ephemeralcontainers", "log", "exec", "attach", "portforward"),
     ),
     Resource(
         name="events",

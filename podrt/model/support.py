@@ -57,7 +57,7 @@ POD: dict[str, Support] = {
     "volumes": YES,
     "initContainers": YES,
     "containers": YES,
-    "ephemeralContainers": NO,
+    "ephemeralContainers": YES,
     "restartPolicy": YES,
     "terminationGracePeriodSeconds": YES,
     "activeDeadlineSeconds": YES,
@@ -158,7 +158,7 @@ CONTAINER: dict[str, Support] = {
     "stdin": YES,
     "stdinOnce": YES,
     "tty": YES,
-    "targetContainerName": NO,
+    "targetContainerName": YES,
 }
 
 PROBE: dict[str, Support] = dict.fromkeys(

@@ -9,9 +9,12 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from podrt.config import Config
 from podrt.engine.specs import (
     ContainerSpec,
+    ContainerState,
     IdMap,
     Mount,
     NamespaceMode,
@@ -22,8 +25,8 @@ from podrt.engine.specs import (
     SeccompKind,
     Security,
 )
-from podrt.errors import InvalidError
-from podrt.model.container import Container
+from podrt.errors import ConflictError, InvalidError
+from podrt.model.container import Container, EphemeralContainer
 from podrt.model.pod import Pod
 from podrt.model.security import PodSecurityContext, SecurityContext
 from podrt.node import facts, resources
@@ -185,6 +188,17 @@ def container_spec(
         security=security(pod, container),
         stop_signal=(container.lifecycle.stop_signal or "") if container.lifecycle else "",
     )
+
+
+def targeted(container: Container, spec: ContainerSpec, known: facts.Facts) -> ContainerSpec:
+    """With the container whose processes a debugging container shall see. Raises ConflictError if it does not run."""
+    name = container.target_container_name if isinstance(container, EphemeralContainer) else ""
+    if not name:
+        return spec
+    run = known.newest(name)
+    if run is None or run.state is not ContainerState.RUNNING:
+        raise ConflictError(f"targetContainerName: container {name} does not run")
+    return replace(spec, target=run.id)
 
 
 def security(pod: Pod, container: Container) -> Security:

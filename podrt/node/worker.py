@@ -279,6 +279,7 @@ class PodWorker:
             self._failed(pod, spec.name, "CreateContainerConfigError", str(error))
             return
         try:
+            engine_spec = convert.targeted(spec, engine_spec, facts)
             container_id = await engine.create_container(sandbox_id, engine_spec)
         except (PodrtError, OSError) as error:
             self._failed(pod, spec.name, "CreateContainerError", str(error))

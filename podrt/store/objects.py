@@ -203,6 +203,22 @@ class Registry:
         new = replace(old, status=obj.status)
         return new if dry_run else self.store.update(new)
 
+    def update_ephemeral_containers(self, sent: Pod, *, dry_run: bool = False) -> Pod:
+        """Add debugging containers to a Pod; nothing else of what was sent counts. Errors as of :meth:`update`."""
+        old = self.store.get(Pod, sent.metadata.namespace, sent.metadata.name)
+        resource = resource_of(old)
+        _check_version(resource, old, sent.metadata.resource_version)
+        if sent.metadata.uid and sent.metadata.uid != old.metadata.uid:
+            raise _precondition(resource, old, "UID", sent.metadata.uid, old.metadata.uid)
+        spec = replace(old.spec, ephemeral_containers=sent.spec.ephemeral_containers)
+        new = defaults.pod(replace(old, spec=spec))
+        causes = [*validation.validate_ephemeral_containers(new, old), *support.unsupported(new.spec)]
+        _refuse_invalid(resource, new.metadata, causes)
+        if new.spec == old.spec:
+            return old
+        new = replace(new, metadata=replace(old.metadata, generation=old.metadata.generation + 1))
+        return new if dry_run else self.store.update(new)
+
     def bind(self, namespace: str, name: str, node_name: str) -> Pod:
         """Place a Pod on a node. Raises NotFoundError, ConflictError if it is on one already."""
         pod = self.store.get(Pod, namespace, name)

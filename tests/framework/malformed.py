@@ -629,12 +629,6 @@ NETWORK = _simple(
 
 NOT_YET = _simple(
     {
-        "ephemeral containers": (
-            "spec.ephemeralContainers",
-            FORBIDDEN,
-            "spec/ephemeralContainers",
-            [{"name": "e", "image": "x"}],
-        ),
         "lifecycle hook": (
             f"{F0}.lifecycle.preStop.tcpSocket",
             FORBIDDEN,

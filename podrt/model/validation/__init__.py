@@ -24,9 +24,9 @@ from podrt.model.validation.causes import Causes
 from podrt.model.validation.meta import delete_options, object_meta_update
 from podrt.model.validation.others import event, namespace, node
 from podrt.model.validation.pod import pod
-from podrt.model.validation.update import pod_update
+from podrt.model.validation.update import ephemeral_containers_update, pod_update
 
-__all__ = ["Causes", "validate", "validate_delete_options", "validate_update"]
+__all__ = ["Causes", "validate", "validate_delete_options", "validate_ephemeral_containers", "validate_update"]
 
 
 _RULES: dict[type[Object], Callable[[Any], Causes]] = {
@@ -67,6 +67,11 @@ def validate_update(new: Object, old: Object) -> list[Cause]:
     if rule is not None:
         rule(causes, new, old)
     return causes
+
+
+def validate_ephemeral_containers(new: Pod, old: Pod) -> list[Cause]:
+    """Everything that is wrong with the ephemeral containers that ``new`` gives to the Pod ``old``."""
+    return ephemeral_containers_update(new, old)
 
 
 def validate_delete_options(options: DeleteOptions) -> list[Cause]:

@@ -42,6 +42,26 @@ def pod_update(new: Pod, old: Pod) -> Causes:
     return causes
 
 
+def ephemeral_containers_update(new: Pod, old: Pod) -> Causes:
+    """The new Pod through the ephemeralcontainers subresource: entries may be added, never changed or removed."""
+    causes = pod(new)
+    object_meta_update(causes, new.metadata, old.metadata)
+    field = "spec.ephemeralContainers"
+    wanted = {entry.name: entry for entry in new.spec.ephemeral_containers}
+    for entry in old.spec.ephemeral_containers:
+        if entry.name not in wanted:
+            causes.forbidden(field, f"existing ephemeral containers {entry.name!r} may not be removed")
+        elif wanted[entry.name] != entry:
+            causes.forbidden(field, f"existing ephemeral containers {entry.name!r} may not be changed")
+    if (
+        new.spec.node_name
+        and old.metadata.deletion_timestamp is not None
+        and len(wanted) > len(old.spec.ephemeral_containers)
+    ):
+        causes.forbidden(field, "the pod is being deleted")
+    return causes
+
+
 def _deadline(causes: Causes, new: PodSpec, old: PodSpec) -> None:
     after, before = new.active_deadline_seconds, old.active_deadline_seconds
     if before is None:
