@@ -235,9 +235,10 @@ class ImageStore:
             raise ImageError(f"{what}: has no layers")
         with _full_disk_is_told(self.root), self._catalog.pins() as pins:
             with self._layers.batch() as batch:
+                chain = chain_ids(diff_ids)
                 descriptors = [
-                    self._install_layer(source, diff_id, chain_id, pins, batch, progress)
-                    for source, diff_id, chain_id in zip(candidate.layers, diff_ids, chain_ids(diff_ids), strict=True)
+                    self._install_layer(source, diff_id, chain[: index + 1], pins, batch, progress)
+                    for index, (source, diff_id) in enumerate(zip(candidate.layers, diff_ids, strict=True))
                 ]
             pins.blob(image_id)
             self.blobs.write(io.BytesIO(candidate.config), image_id)
@@ -404,8 +405,15 @@ class ImageStore:
         return tuple(self._layers.info(chain_id) for chain_id in image.chain_ids)
 
     def _install_layer(
-        self, source: LayerSource, diff_id: str, chain_id: str, pins: Pins, batch: Batch, progress: Progress | None
+        self,
+        source: LayerSource,
+        diff_id: str,
+        chain: Sequence[str],
+        pins: Pins,
+        batch: Batch,
+        progress: Progress | None,
     ) -> Descriptor:
+        *below, chain_id = chain
         label = f"layer {(source.digest or diff_id)[7:19]}"
         pins.layer(chain_id)
         digest = source.digest
@@ -413,7 +421,11 @@ class ImageStore:
             pins.blob(digest)
         if source.arriving:
             with source.open() as file:
-                batch.add(file, diff_id, chain_id, functools.partial(_exhaust, file))
+                try:
+                    batch.add(file, diff_id, chain_id, functools.partial(_exhaust, file), below)
+                except ImageError:
+                    _exhaust(file)  # bytes that are not those asked for are the better reason
+                    raise
         elif not digest or not self.blobs.has(digest) or self.blobs.size(digest) != source.size:
             with source.open() as file:
                 digest = self.blobs.write(file, digest, source.size, what=label, progress=progress).digest
@@ -423,7 +435,7 @@ class ImageStore:
         with self.blobs.open(digest) as blob:
             kind = detect_file(blob)
             if not source.arriving:
-                batch.add(blob, diff_id, chain_id)
+                batch.add(blob, diff_id, chain_id, below=below)
         return Descriptor(manifests.OCI_LAYER + _LAYER_TYPES[kind], digest, size)
 
 
