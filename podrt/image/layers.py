@@ -76,11 +76,19 @@ class Batch:
         self._limits = limits
         self._staged: dict[str, Staged] = {}
 
-    def add(self, source: Readable, diff_id: str, chain_id: str, verify: Callable[[], None] | None = None) -> LayerInfo:
+    def add(
+        self,
+        source: Readable,
+        diff_id: str,
+        chain_id: str,
+        verify: Callable[[], None] | None = None,
+        below: Sequence[str] = (),
+    ) -> LayerInfo:
         """Unpack the layer archive ``source`` unless its chain is there already, and verify its diff id.
 
         ``verify`` is called before the layer counts: it raises if the bytes that ``source`` gave are not the right
-        ones. Raises ImageError if the content is another than ``diff_id`` says or is unsafe, OSError (ENOSPC).
+        ones. ``below`` are the chain ids of the layers below, bottom first. Raises ImageError if the content is another
+        than ``diff_id`` says or is unsafe, OSError (ENOSPC).
         """
         if chain_id in self._staged:
             return self._staged[chain_id].info
@@ -91,7 +99,8 @@ class Batch:
             return known
         directory = self._staging / f"layer-{uuid.uuid4().hex}"
         try:
-            info = self._unpack(source, directory, diff_id, base=chain_id == diff_id)
+            trees = [self._tree(one) for one in reversed(below)]
+            info = self._unpack(source, directory, diff_id, trees, base=chain_id == diff_id)
             if verify is not None:
                 verify()
         except BaseException:
@@ -103,13 +112,19 @@ class Batch:
             self.publish()
         return info
 
-    def _unpack(self, source: Readable, directory: Path, diff_id: str, *, base: bool) -> LayerInfo:
+    def _tree(self, chain_id: str) -> Path:
+        staged = self._staged.get(chain_id)
+        return staged.directory / "tree" if staged else self._store.path(chain_id)
+
+    def _unpack(
+        self, source: Readable, directory: Path, diff_id: str, below: Sequence[Path], *, base: bool
+    ) -> LayerInfo:
         directory.mkdir(mode=0o700)
         # A whole directory more, as the staged tree's own root gets the mode that the archive says.
         tree = directory / "tree"
         tree.mkdir(mode=0o755)
         tree.chmod(0o755)
-        found = unpack(source, tree, base=base, limits=self._limits)
+        found = unpack(source, tree, base=base, limits=self._limits, below=below)
         if found.diff_id != diff_id:
             raise ImageError(f"layer {diff_id}: unpacks to {found.diff_id}; the image is corrupt")
         return LayerInfo(*found)

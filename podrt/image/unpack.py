@@ -23,10 +23,12 @@ import logging
 import os
 import stat
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
 
 from podrt.errors import ImageError
+from podrt.image import lower
 from podrt.image.compression import Readable, decompress
 from podrt.image.entry import mtime, set_xattrs, split_name
 from podrt.image.tarstream import TarEntries, TarStream
@@ -38,7 +40,6 @@ _LOG = logging.getLogger(__name__)
 WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
 _AUFS = ".wh..wh."
-_OPAQUE_XATTR = "trusted.overlay.opaque"
 _HARMLESS = {(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)}
 """null, zero, full, random, urandom, tty, console, ptmx: Documentation/admin-guide/devices.txt of the kernel."""
 _IN_ROOT = libc.RESOLVE_IN_ROOT | libc.RESOLVE_NO_MAGICLINKS | libc.RESOLVE_NO_XDEV
@@ -77,16 +78,19 @@ class Unpacked(NamedTuple):
     """Length of the uncompressed archive."""
 
 
-def unpack(source: Readable, target: Path, *, base: bool, limits: Limits | None = None) -> Unpacked:
+def unpack(
+    source: Readable, target: Path, *, base: bool, limits: Limits | None = None, below: Sequence[Path] = ()
+) -> Unpacked:
     """Unpack the (compressed or plain) layer archive ``source`` into the empty directory ``target``.
 
-    ``base`` says that no layer lies below: whiteouts then mean nothing and leave nothing. Raises ImageError for
+    ``base`` says that no layer lies below: whiteouts then mean nothing and leave nothing. ``below`` are the unpacked
+    layers below, the uppermost first, from which directories without an entry take after. Raises ImageError for
     anything wrong with the archive, OSError for what is not its fault (ENOSPC). On an error ``target`` is left half
     filled for the caller to remove.
     """
     bounds = limits or Limits()
     _, plain = decompress(source)
-    with TarStream(plain, bounds.max_bytes) as stream, _Extractor(target, stream, base) as extractor:
+    with TarStream(plain, bounds.max_bytes) as stream, _Extractor(target, stream, base, below) as extractor:
         entries = TarEntries(stream, bounds.max_entries)
         for member in entries:
             extractor.extract(member)
@@ -98,7 +102,8 @@ def unpack(source: Readable, target: Path, *, base: bool, limits: Limits | None 
 class _Extractor(contextlib.AbstractContextManager["_Extractor"]):
     """Puts entries below one directory. ``size`` counts bytes of contents."""
 
-    def __init__(self, target: Path, stream: TarStream, base: bool) -> None:
+    def __init__(self, target: Path, stream: TarStream, base: bool, below: Sequence[Path]) -> None:
+        self._below = below
         self._stream = stream
         self._base = base
         self._root = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -184,11 +189,25 @@ class _Extractor(contextlib.AbstractContextManager["_Extractor"]):
                     raise ImageError(
                         f"entry below {'/'.join(parts)!r}: {parts[count - 1]!r} is a link that leads nowhere"
                     ) from error
-                os.chmod(parts[count - 1], 0o755, dir_fd=fd)
                 below = self._open_directory(parts[:count])
+                self._take_after(parts[:count], parts[count - 1], fd)
             os.close(fd)
             fd = below
         return fd
+
+    def _take_after(self, parts: tuple[str, ...], name: str, parent: int) -> None:
+        """Make a new directory that has no entry like the one of the layers below, if there is one."""
+        model = lower.open_below(self._below, parts)
+        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            if model is None:
+                os.fchmod(fd, 0o755)
+            else:
+                self._times[parts] = lower.copy_directory(model, fd)
+        finally:
+            os.close(fd)
+            if model is not None:
+                os.close(model)
 
     def _forget_parent(self) -> None:
         if self._parent != self._root:
@@ -219,7 +238,7 @@ class _Extractor(contextlib.AbstractContextManager["_Extractor"]):
                 os.mkdir(name, 0o700, dir_fd=parent)
         fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
         if opaque:  # the directory below was removed and this is another one of that name
-            os.setxattr(fd, _OPAQUE_XATTR, b"y")
+            os.setxattr(fd, lower.OPAQUE_XATTR, b"y")
         self._set_directory(fd, member, 0)
 
     def _set_directory(self, fd: int, member: tarfile.TarInfo, at_least: int) -> None:
@@ -347,7 +366,7 @@ class _Extractor(contextlib.AbstractContextManager["_Extractor"]):
     def _make_opaque(self, parent: int, name: str) -> None:
         fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
         try:
-            os.setxattr(fd, _OPAQUE_XATTR, b"y")
+            os.setxattr(fd, lower.OPAQUE_XATTR, b"y")
         finally:
             os.close(fd)
 
