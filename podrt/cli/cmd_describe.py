@@ -76,11 +76,32 @@ def text_of(session: Session, resource: Resource, value: dict[str, Any], show_ev
             lines = describe_other.describe_node(value, _pods_on(session, printers.object_name(value)))
         elif resource.kind == "Namespace":
             return align(describe_other.describe_namespace(value))
+        elif (known := _configuration(session, resource, value)) is not None:
+            lines = known
         else:
             lines = describe_other.describe_any({"apiVersion": resource.group_version, "kind": resource.kind} | value)
     if show_events and resource.kind != "Event":
         lines += event_lines(events_of(session.client, value, resource.kind))
     return align(lines)
+
+
+def _configuration(session: Session, resource: Resource, value: dict[str, Any]) -> list[str] | None:
+    """ConfigMaps, Secrets, claims and the like; None for another kind."""
+    from podrt.cli import describe_config
+
+    if resource.kind == "PersistentVolumeClaim":
+        namespace = (value.get("metadata") or {}).get("namespace", "")
+        return describe_config.describe_claim(
+            value, printers.objects_of(session.client.get(PODS.collection(namespace)))
+        )
+    describe = {
+        "ConfigMap": describe_config.describe_config_map,
+        "Secret": describe_config.describe_secret,
+        "PersistentVolume": describe_config.describe_volume,
+        "ResourceQuota": describe_config.describe_quota,
+        "LimitRange": describe_config.describe_limit_range,
+    }.get(resource.kind)
+    return None if describe is None else describe(value)
 
 
 def _pods_on(session: Session, node: str) -> list[dict[str, Any]]:

@@ -23,14 +23,17 @@ from podrt.engine.specs import ContainerState, EngineEvent, EventKind, SandboxSt
 from podrt.errors import ConflictError, NotFoundError, PodrtError
 from podrt.image.registry_pull import Puller
 from podrt.image.service import ImageStore
+from podrt.model.kinds import Object
 from podrt.model.node import ContainerImage, Node
 from podrt.model.pod import Pod
 from podrt.model.status import ContainerStatus
 from podrt.node import convert, volumes
+from podrt.node.claims import Claims
 from podrt.node.context import Context
 from podrt.node.facts import MANAGER, MANAGER_LABEL
 from podrt.node.node_status import MAX_IMAGES, NodeInfo
 from podrt.node.order import containers
+from podrt.node.volumes.token import Signer
 from podrt.node.worker import PodWorker, uid_of
 from podrt.store.events import EventRecorder
 from podrt.store.objects import Registry
@@ -38,6 +41,8 @@ from podrt.store.watch import Change
 
 logger = logging.getLogger(__name__)
 
+SOURCES = ("configmaps", "secrets", "serviceaccounts", "persistentvolumeclaims")
+"""What Pods are made of besides themselves."""
 NODE_PERIOD = 60.0
 """Seconds between two updates of the Node object."""
 
@@ -58,7 +63,13 @@ class Agent:
     ) -> None:
         """``on_failure`` is told when a task of the agent died of a bug: the daemon then ends."""
         self._node = NodeInfo(config)
-        self._context = Context(config, registry, engine, images, recorder, self._node, puller)
+        self._claims = Claims(config.state_dir, registry, recorder)
+        signer = Signer(
+            config.state_dir / "service-account.key", f"https://kubernetes.default.svc.{config.cluster_domain}"
+        )
+        self._context = Context(
+            config, registry, engine, images, recorder, self._node, puller, claims=self._claims, signer=signer
+        )
         self._config = config
         self._registry = registry
         self._engine = engine
@@ -78,10 +89,12 @@ class Agent:
     async def start(self) -> None:
         """Register the node, clear away orphans, and start a worker for each stored Pod."""
         self._update_node()
+        self._claims.start()
         store = self._registry.store
         pods = store.list(Pod).items
         await self._remove_orphans({pod.metadata.uid for pod in pods})
         self._subscription = store.subscribe(self._on_change, Pod)
+        self._sources = [store.subscribe(self._on_source, kind) for kind in SOURCES]
         for pod in pods:
             self._add(pod)
         self._service = [
@@ -93,6 +106,9 @@ class Agent:
         """End all tasks. Pods run on."""
         self._closing = True
         self._subscription.close()
+        for source in self._sources:
+            source.close()
+        await self._claims.close()
         tasks = [*self._service, *self._tasks.values()]
         for task in tasks:
             task.cancel()
@@ -113,6 +129,13 @@ class Agent:
         obj = change.object
         if (worker := self._workers.get(obj.metadata.uid)) is not None:
             worker.poke()
+            if pod is not None and change.old is not None and _described(pod) != _described(change.old):
+                worker.relabeled(obj)
+
+    def _on_source(self, change: Change) -> None:
+        """What volumes and variables are made of has changed."""
+        for worker in self._workers.values():
+            worker.source_changed(change.object)
 
     def _add(self, pod: Pod) -> None:
         if self._closing or pod.metadata.uid in self._workers or pod.spec.node_name not in ("", self.node_name):
@@ -283,3 +306,7 @@ def _why_no_log(status: ContainerStatus | None) -> str:
         return f"did not start: {ended.message or ended.reason}"
     waiting = status.state.waiting if status is not None else None
     return f"is waiting to start: {waiting.reason if waiting is not None else 'ContainerCreating'}"
+
+
+def _described(obj: Object) -> tuple[dict[str, str], dict[str, str]]:
+    return obj.metadata.labels, obj.metadata.annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
 
@@ -23,6 +23,10 @@ from podrt.node.status import NodeFacts
 from podrt.store.events import EventRecorder
 from podrt.store.objects import Registry
 from podrt.store.store import Store
+
+if TYPE_CHECKING:
+    from podrt.node.claims import Claims
+    from podrt.node.volumes.token import Signer
 
 EVENT_DELAY = 0.05
 """Seconds that events wait for each other: they must not stand between a Pod and its start."""
@@ -48,12 +52,17 @@ class Context:
         recorder: EventRecorder,
         node: NodeInfo,
         puller: Puller | None = None,
+        *,
+        claims: Claims,
+        signer: Signer,
     ) -> None:
         self.config = config
         self.registry = registry
         self.store: Store = registry.store
         self.engine = engine
         self.images = images
+        self.claims = claims
+        self.signer = signer
         self.puller = puller
         self.node = node
         self.node_name = node.name

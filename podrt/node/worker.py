@@ -18,6 +18,7 @@ import msgspec
 from podrt.engine.specs import ContainerSpec, ContainerState, EngineEvent, Mount, SandboxStatus
 from podrt.errors import InvalidError, LaunchError, PodrtError
 from podrt.model.container import Container as ContainerField
+from podrt.model.kinds import Object
 from podrt.model.pod import Pod
 from podrt.network import files
 from podrt.node import backoff, convert, volumes
@@ -65,6 +66,7 @@ class PodWorker:
         self._failures: dict[str, Failure] = {}
         self._attendant = Attendant(context, self.poke)
         self._images = PodImages(context, self._image_ended)
+        self._volumes = volumes.PodVolumes(context, self._directory, self._images.ensure)
         self._messages: dict[str, str] = {}
 
     def poke(self) -> None:
@@ -100,8 +102,24 @@ class PodWorker:
         self._failures[name] = failure._replace(reason="ImagePullBackOff", message=message)
         self.poke()
 
+    def source_changed(self, obj: Object) -> None:
+        """A ConfigMap, Secret, account or claim is not what it was: renew files, and try again what waits for it."""
+        if not self._volumes.waits_for(self._last, obj):
+            return
+        asyncio.get_running_loop().call_soon(self._volumes.changed, self._last, obj)
+        for name, failure in self._failures.items():
+            if failure.reason in ("FailedMount", "CreateContainerConfigError"):
+                self._failures[name] = failure._replace(retry_at=0.0)
+        self.poke()
+
+    def relabeled(self, pod: Object) -> None:
+        """The Pod's labels or annotations have changed: renew the files that tell them."""
+        if isinstance(pod, Pod):
+            asyncio.get_running_loop().call_soon(self._volumes.changed, pod, pod)
+
     async def run(self) -> None:
         """The worker's task; returns when the Pod is gone."""
+        self._volumes.resume(self._last)
         try:
             while True:
                 self._wake.clear()
@@ -116,6 +134,7 @@ class PodWorker:
                     await self._sleep(nap)
         finally:
             self._attendant.close()
+            self._volumes.close()
             self._images.close()
 
     async def _sleep(self, seconds: float) -> None:
@@ -228,7 +247,11 @@ class PodWorker:
                     starts.append(action)
         if starts:
             # What the plan starts in one round has no order; each start is mostly waiting for the kernel.
-            await asyncio.gather(*(self._start(pod, start, facts) for start in starts))
+            try:
+                await asyncio.gather(*(self._start(pod, start, facts) for start in starts))
+            finally:
+                for start in starts:
+                    self._volumes.release(start.name)
 
     def _id_slot(self, pod: Pod) -> int:
         """The id range for a Pod with a user namespace; the others' is not looked at."""
@@ -237,7 +260,7 @@ class PodWorker:
     async def _set_up(self, pod: Pod, action: SetUpSandbox) -> None:
         context = self._context
         try:
-            volumes.set_up(pod, self._directory, context.node_memory)
+            await self._volumes.set_up(pod, again=True)
             spec = convert.sandbox_spec(pod, context.config, action.attempt, context.node_name, self._id_slot(pod))
             status = await context.engine.run_sandbox(spec)
             self._write_hosts(pod, status)
@@ -265,6 +288,7 @@ class PodWorker:
         engine = self._context.engine
         try:
             image_id = await self._images.ensure(pod, spec)
+            await self._volumes.set_up(pod)
             sandbox_id, engine_spec = self._engine_spec(pod, spec, start, image_id)
         except ImagePending:
             count = self._failures[spec.name].failures if spec.name in self._failures else 0
@@ -306,16 +330,21 @@ class PodWorker:
         newest = max(self._sandboxes(), key=lambda box: box.spec.attempt)
         host_ips = context.node_facts().host_ips
         values = environment(
-            pod, spec, host_ips=host_ips, pod_ips=newest.ips or host_ips, allocatable=context.allocatable()
+            pod,
+            spec,
+            host_ips=host_ips,
+            pod_ips=newest.ips or host_ips,
+            allocatable=context.allocatable(),
+            objects=context.store,
+            volumes=self._volumes,
         )
-        paths = volumes.set_up(pod, self._directory, context.node_memory)
         return newest.id, convert.container_spec(
             pod,
             spec,
             start,
             image_id=image_id,
             environment=values,
-            mounts=convert.mounts(spec, paths, self._extra_mounts(pod, spec, start.attempt)),
+            mounts=self._volumes.mounts(spec, values, self._extra_mounts(pod, spec, start.attempt)),
             config=context.config,
             node_memory=context.node_memory,
         )
@@ -352,7 +381,9 @@ class PodWorker:
         return MAX_NAP
 
     def _remove_files(self, pod: Pod) -> None:
+        self._volumes.close()
         self._directory.remove()
+        self._volumes.removed(pod)
         volumes.remove_tree(Path(convert.log_directory(self._context.config, pod)))
 
     async def _forced_out(self) -> None:

@@ -25,6 +25,7 @@ from podrt.model.meta import DeleteOptions, ObjectMeta
 from podrt.model.namespace import Namespace
 from podrt.model.node import Node
 from podrt.model.pod import Pod
+from podrt.store.accounts import AccountKeeper
 from podrt.store.namespaces import PROTECTED, NamespaceReaper, first_namespaces
 from podrt.store.store import Store
 
@@ -54,6 +55,7 @@ class Registry:
             if store.find(Namespace, "", namespace) is None:
                 self.create(Namespace(metadata=ObjectMeta(name=namespace)))
         self._reaper = NamespaceReaper(store, self._delete_content)
+        self._accounts = AccountKeeper(store, self.create)
 
     # Creating
 

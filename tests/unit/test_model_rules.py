@@ -293,7 +293,6 @@ def test_every_refused_field_is_named() -> None:
     assert {cause.field for cause in support.unsupported(pod.spec)} == {
         "spec.runtimeClassName",
         "spec.resources",
-        "spec.securityContext.fsGroup",
         "spec.securityContext.seccompProfile.type",
         "spec.securityContext.seccompProfile.localhostProfile",
     }

@@ -1,0 +1,312 @@
+"""PersistentVolumeClaims: bound to a PersistentVolume that fits, or to a new directory of this machine.
+
+A class of provisioner ``podrt.dev/local`` makes ``<state_dir>/volumes/pvc-<uid>`` for each claim; the class ``local``
+(Delete) is there from the start and is the default. A directory has no size: the capacity is what was asked for, and
+is not enforced. A claim that a Pod uses is kept until the Pod has ended (``pvc-protection``). When a claim goes, its
+volume is deleted with its files, or kept as Released, as ``persistentVolumeReclaimPolicy`` says.
+
+Everything is derived from the stored objects, so a step that a crash cut off is done at the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from podrt.errors import NotFoundError, PodrtError
+from podrt.model.event import ObjectReference
+from podrt.model.kinds import Object
+from podrt.model.meta import ObjectMeta
+from podrt.model.pod import Pod
+from podrt.model.quantity import parse
+from podrt.model.selectors import LabelSelection
+from podrt.model.storage import (
+    CLAIM_FINALIZER,
+    DEFAULT_CLASS,
+    LOCAL_PROVISIONER,
+    LocalVolumeSource,
+    PersistentVolume,
+    PersistentVolumeClaim,
+    PersistentVolumeSpec,
+    PersistentVolumeStatus,
+    StorageClass,
+)
+from podrt.node.volumes.claim import claim_name
+from podrt.node.volumes.directory import remove_tree
+from podrt.store.events import NORMAL, WARNING, EventRecorder, reference
+from podrt.store.objects import Registry
+from podrt.store.watch import Change
+
+logger = logging.getLogger(__name__)
+
+PROVISIONED_BY = "pv.kubernetes.io/provisioned-by"
+_KINDS = ("pods", "persistentvolumeclaims", "persistentvolumes", "storageclasses")
+
+
+class Claims:
+    """Keeps all claims of this machine. ``start`` first, ``close`` last; works on the event loop's thread."""
+
+    def __init__(self, state_dir: Path, registry: Registry, recorder: EventRecorder) -> None:
+        self._root = state_dir / "volumes"
+        self._registry = registry
+        self._store = registry.store
+        self._recorder = recorder
+        self._wanted: set[tuple[str, str]] = set()
+        self._scheduled = False
+        self._closed = False
+        self._removals: dict[str, asyncio.Task[None]] = {}
+        self._told: dict[str, str] = {}
+        self._unsubscribe: list[Callable[[], None]] = []
+
+    def start(self) -> None:
+        """Make the first class, and bring everything to where it should be."""
+        if not self._store.count(StorageClass):
+            metadata = ObjectMeta(name="local", annotations={DEFAULT_CLASS: "true"})
+            self._registry.create(StorageClass(metadata=metadata, provisioner=LOCAL_PROVISIONER))
+        for kind in _KINDS:
+            self._unsubscribe.append(self._store.subscribe(self._on_change, kind).close)
+        self._settle()
+
+    async def close(self) -> None:
+        """Stop; removals that are under way end at the next start."""
+        self._closed = True
+        for unsubscribe in self._unsubscribe:
+            unsubscribe()
+        if self._removals:
+            await asyncio.wait(self._removals.values())
+
+    def needed(self, namespace: str, name: str) -> None:
+        """A Pod is to be started with a claim: WaitForFirstConsumer waits no longer."""
+        self._wanted.add((namespace, name))
+        claim = self._store.find(PersistentVolumeClaim, namespace, name)
+        if claim is not None and claim.status.phase != "Bound":
+            self._guarded(self._settle_claim, claim)
+
+    def _on_change(self, change: Change) -> None:
+        if isinstance(change.object, Pod) and change.old is not None and change.new is not None:
+            before, after = change.old, change.new
+            assert isinstance(before, Pod) and isinstance(after, Pod)
+            if before.status.phase == after.status.phase:
+                return
+        if not self._scheduled and not self._closed:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._settle)
+
+    def _settle(self) -> None:
+        self._scheduled = False
+        if self._closed:
+            return
+        for claim in self._store.list(PersistentVolumeClaim).items:
+            self._guarded(self._settle_claim, claim)
+        for volume in self._store.list(PersistentVolume).items:
+            self._guarded(self._settle_volume, volume)
+
+    def _guarded(self, settle: Callable[[Object], None], obj: Object) -> None:
+        try:
+            settle(obj)
+        except (PodrtError, OSError):
+            logger.exception("%s %s can't be settled", obj.kind, obj.metadata.name)
+
+    # Claims
+
+    def _settle_claim(self, claim: Object) -> None:
+        assert isinstance(claim, PersistentVolumeClaim)
+        if claim.metadata.deletion_timestamp is not None:
+            if CLAIM_FINALIZER in claim.metadata.finalizers and not any(self._users(claim)):
+                left = tuple(one for one in claim.metadata.finalizers if one != CLAIM_FINALIZER)
+                self._registry.update(replace(claim, metadata=replace(claim.metadata, finalizers=left)))
+            return
+        if self._orphaned(claim):
+            self._registry.delete(PersistentVolumeClaim, claim.metadata.namespace, claim.metadata.name)
+            return
+        if claim.status.phase == "Bound":
+            if self._store.find(PersistentVolume, "", claim.spec.volume_name) is None:
+                self._set_phase(claim, "Lost")
+                self._tell(claim, WARNING, "ClaimLost", "Bound claim has lost its PersistentVolume. Data is lost!")
+        elif claim.status.phase != "Lost":
+            self._bind_or_provision(claim)
+
+    def _users(self, claim: PersistentVolumeClaim) -> Iterable[Pod]:
+        """Pods that have not ended and use a claim."""
+        for pod in self._store.list(Pod, claim.metadata.namespace).items:
+            if pod.status.phase in ("Succeeded", "Failed") and pod.metadata.deletion_timestamp is None:
+                continue
+            if any(claim_name(pod, volume) == claim.metadata.name for volume in pod.spec.volumes):
+                yield pod
+
+    def _orphaned(self, claim: PersistentVolumeClaim) -> bool:
+        """Whether a Pod owned the claim and is gone."""
+        owners = [owner for owner in claim.metadata.owner_references if owner.kind == "Pod" and owner.controller]
+        for owner in owners:
+            pod = self._store.find(Pod, claim.metadata.namespace, owner.name)
+            if pod is None or pod.metadata.uid != owner.uid:
+                return True
+        return False
+
+    def _bind_or_provision(self, claim: PersistentVolumeClaim) -> None:
+        class_name = self._class_of(claim)
+        volume = self._fitting(claim, class_name)
+        if volume is not None:
+            self._bind(claim, volume, class_name)
+            return
+        if claim.spec.volume_name:
+            return  # It waits for that very volume.
+        if not class_name:
+            text = "no persistent volumes available for this claim and no storage class is set"
+            self._tell(claim, NORMAL, "FailedBinding", text)
+            return
+        found = self._store.find(StorageClass, "", class_name)
+        if found is None:
+            self._tell(claim, WARNING, "ProvisioningFailed", f'storageclass.storage.k8s.io "{class_name}" not found')
+        elif found.provisioner != LOCAL_PROVISIONER:
+            text = f'nothing here provisions volumes of "{found.provisioner}", only of "{LOCAL_PROVISIONER}"'
+            self._tell(claim, WARNING, "ProvisioningFailed", text)
+        elif found.volume_binding_mode == "WaitForFirstConsumer" and not self._is_wanted(claim):
+            text = "waiting for first consumer to be created before binding"
+            self._tell(claim, NORMAL, "WaitForFirstConsumer", text)
+        else:
+            self._bind(claim, self._provision(claim, found), class_name)
+
+    def _is_wanted(self, claim: PersistentVolumeClaim) -> bool:
+        return (claim.metadata.namespace, claim.metadata.name) in self._wanted
+
+    def _class_of(self, claim: PersistentVolumeClaim) -> str:
+        """The class that is named, "" if none is wanted; the default class where nothing is said."""
+        if claim.spec.storage_class_name is not None:
+            return claim.spec.storage_class_name
+        defaults = [
+            one.metadata.name
+            for one in self._store.list(StorageClass).items
+            if one.metadata.annotations.get(DEFAULT_CLASS) == "true"
+        ]
+        return defaults[0] if defaults else ""
+
+    def _fitting(self, claim: PersistentVolumeClaim, class_name: str) -> PersistentVolume | None:
+        """The smallest free volume that will do; one that was kept for this claim before any other."""
+        fitting: list[PersistentVolume] = []
+        for volume in self._store.list(PersistentVolume).items:
+            about = volume.spec.claim_ref
+            if volume.metadata.deletion_timestamp is not None:
+                continue
+            if about is not None:
+                if (about.namespace, about.name) == (claim.metadata.namespace, claim.metadata.name) and about.uid in (
+                    "",
+                    claim.metadata.uid,
+                ):
+                    return volume
+            elif fits(claim, volume, class_name):
+                fitting.append(volume)
+        return min(fitting, key=lambda one: parse(one.spec.capacity["storage"]).value, default=None)
+
+    def _provision(self, claim: PersistentVolumeClaim, storage_class: StorageClass) -> PersistentVolume:
+        name = f"pvc-{claim.metadata.uid}"
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self._root / name
+        path.mkdir(exist_ok=True)
+        # For whatever user the container has; the parent lets nobody else in.
+        path.chmod(0o777)
+        metadata = ObjectMeta(name=name, annotations={PROVISIONED_BY: LOCAL_PROVISIONER})
+        spec = PersistentVolumeSpec(
+            capacity={"storage": claim.spec.resources.requests["storage"]},
+            access_modes=claim.spec.access_modes,
+            local=LocalVolumeSource(path=str(path)),
+            claim_ref=_claim_ref(claim),
+            persistent_volume_reclaim_policy=storage_class.reclaim_policy or "Delete",
+            storage_class_name=storage_class.metadata.name,
+        )
+        volume = self._registry.create(PersistentVolume(metadata=metadata, spec=spec))
+        self._tell(claim, NORMAL, "ProvisioningSucceeded", f"Successfully provisioned volume {name}")
+        return volume
+
+    def _bind(self, claim: PersistentVolumeClaim, volume: PersistentVolume, class_name: str) -> None:
+        volume = replace(volume, spec=replace(volume.spec, claim_ref=_claim_ref(claim)))
+        self._store.update(replace(volume, status=PersistentVolumeStatus(phase="Bound")))
+        status = replace(
+            claim.status, phase="Bound", access_modes=volume.spec.access_modes, capacity=volume.spec.capacity
+        )
+        spec = replace(claim.spec, volume_name=volume.metadata.name, storage_class_name=class_name)
+        self._store.update(replace(claim, spec=spec, status=status))
+        self._wanted.discard((claim.metadata.namespace, claim.metadata.name))
+
+    def _set_phase(self, claim: PersistentVolumeClaim, phase: str) -> None:
+        self._store.update(replace(claim, status=replace(claim.status, phase=phase)))
+
+    def _tell(self, obj: Object, type_: str, reason: str, message: str) -> None:
+        """Record an event, unless it was the last one about the object: claims are looked at again and again."""
+        if self._told.get(obj.metadata.uid) != message:
+            self._told[obj.metadata.uid] = message
+            self._recorder.record(obj, type_, reason, message)
+
+    # Volumes
+
+    def _settle_volume(self, volume: Object) -> None:
+        assert isinstance(volume, PersistentVolume)
+        about = volume.spec.claim_ref
+        if about is None or not about.uid:
+            if volume.status.phase in ("", "Pending"):
+                self._set_volume_phase(volume, "Available")
+            return
+        claim = self._store.find(PersistentVolumeClaim, about.namespace, about.name)
+        if (claim is not None and claim.metadata.uid == about.uid) or volume.status.phase == "Failed":
+            return
+        if volume.status.phase != "Released":
+            volume = self._set_volume_phase(volume, "Released")
+        if volume.spec.persistent_volume_reclaim_policy == "Delete" and volume.metadata.name not in self._removals:
+            self._removals[volume.metadata.name] = asyncio.get_running_loop().create_task(self._remove(volume))
+
+    def _set_volume_phase(self, volume: PersistentVolume, phase: str, message: str = "") -> PersistentVolume:
+        status = PersistentVolumeStatus(phase=phase, message=message, reason="VolumeFailedDelete" if message else "")
+        return self._store.update(replace(volume, status=status))
+
+    async def _remove(self, volume: PersistentVolume) -> None:
+        """Delete a released volume and its files."""
+        name = volume.metadata.name
+        try:
+            path = self._own_path(volume)
+            if path is None:
+                text = f"podrt deletes only what {LOCAL_PROVISIONER} made: remove the files, then the volume"
+                self._set_volume_phase(volume, "Failed", text)
+                self._tell(volume, WARNING, "VolumeFailedDelete", text)
+                return
+            try:
+                await asyncio.to_thread(remove_tree, path)
+            except OSError as error:
+                self._set_volume_phase(volume, "Failed", f"its files can't be deleted: {error.strerror}")
+                return
+            self._store.delete(PersistentVolume, "", name)
+        except NotFoundError:
+            pass  # Somebody else deleted the object meanwhile.
+        finally:
+            self._removals.pop(name, None)
+
+    def _own_path(self, volume: PersistentVolume) -> Path | None:
+        """The directory that this machine made for a volume; None if it made none. The object's own path is not
+        believed: who writes the object must not choose what is deleted.
+        """
+        local = volume.spec.local
+        if local is None or volume.metadata.annotations.get(PROVISIONED_BY) != LOCAL_PROVISIONER:
+            return None
+        path = self._root / volume.metadata.name
+        return path if Path(local.path) == path and path.parent == self._root else None
+
+
+def fits(claim: PersistentVolumeClaim, volume: PersistentVolume, class_name: str) -> bool:
+    """Whether a free volume is what a claim asks for. Pure."""
+    spec = volume.spec
+    if claim.spec.volume_name:
+        return claim.spec.volume_name == volume.metadata.name
+    if spec.storage_class_name != class_name or not set(claim.spec.access_modes) <= set(spec.access_modes):
+        return False
+    if claim.spec.selector is not None:
+        selection = LabelSelection.of(claim.spec.selector)
+        if not selection.matches(volume.metadata.labels):
+            return False
+    return parse(spec.capacity["storage"]) >= parse(claim.spec.resources.requests["storage"])
+
+
+def _claim_ref(claim: PersistentVolumeClaim) -> ObjectReference:
+    return replace(reference(claim), resource_version="")

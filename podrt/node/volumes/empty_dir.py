@@ -1,0 +1,39 @@
+"""emptyDir: a directory of the Pod's own, on disk or in memory (a tmpfs)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from podrt.linux import libc
+from podrt.model.pod import Pod
+from podrt.model.resources import pod_limits
+from podrt.model.volume import EmptyDirVolumeSource
+from podrt.node.resources import whole
+from podrt.node.volumes.directory import PodDirectory, make_directory
+
+MODE = 0o777
+
+
+def set_up(pod: Pod, name: str, source: EmptyDirVolumeSource, directory: PodDirectory, node_memory: int) -> Path:
+    """Make it, mode 0777. A tmpfs is as large as the smallest of sizeLimit, the Pod's memory limit and the node."""
+    path = directory.volume("empty-dir", name)
+    make_directory(path, MODE)
+    if source.medium == "Memory" and not os.path.ismount(path):
+        mount_tmpfs(path, MODE, _size(pod, source, node_memory))
+    return path
+
+
+def _size(pod: Pod, source: EmptyDirVolumeSource, node_memory: int) -> int:
+    bounds = [node_memory]
+    if source.size_limit:
+        bounds.append(whole(source.size_limit))
+    if (limit := pod_limits(pod.spec).get("memory")) is not None:
+        bounds.append(int(limit))
+    return min(bound for bound in bounds if bound)
+
+
+def mount_tmpfs(path: Path, mode: int, size: int = 0, *, options: str = "") -> None:
+    """A tmpfs at ``path`` without device nodes and setuid; ``size`` 0: the kernel's half of memory."""
+    data = f"mode={mode:04o}" + (f",size={size}" if size else "") + options
+    libc.mount("tmpfs", os.fspath(path), "tmpfs", libc.MS_NOSUID | libc.MS_NODEV, data)

@@ -1,0 +1,384 @@
+"""All volumes of one Pod: made before its containers, kept up to date while it lives, removed with it.
+
+Nothing is polled: the agent tells of changed ConfigMaps and Secrets (:meth:`PodVolumes.changed`), and a timer replaces
+tokens before they expire. Content of a source that vanishes stays as it was, as under a kubelet.
+
+Everything but NFS and images is quick and runs on the event loop; fsGroup's walk runs in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from podrt.engine.specs import Mount, Propagation
+from podrt.errors import AlreadyExistsError, InvalidError, PodrtError
+from podrt.linux.mount_table import mount_points
+from podrt.model.configuration import ConfigMap, Secret, ServiceAccount
+from podrt.model.container import Container, VolumeMount
+from podrt.model.kinds import Object
+from podrt.model.pod import Pod
+from podrt.model.security import PodSecurityContext
+from podrt.model.storage import PersistentVolumeClaim
+from podrt.model.volume import ProjectedVolumeSource, ServiceAccountTokenProjection, Volume
+from podrt.node.images import ImageFailure, ImagePending
+from podrt.node.volumes import (
+    atomic,
+    claim,
+    downward_api,
+    empty_dir,
+    host_path,
+    image,
+    nfs,
+    ownership,
+    payload,
+    projected,
+    subpath,
+    token,
+)
+from podrt.node.volumes.directory import PodDirectory, make_directory
+from podrt.node.volumes.errors import Unavailable, VolumeError
+from podrt.node.volumes.payload import Payload
+from podrt.node.volumes.references import uses, variables_use
+
+if TYPE_CHECKING:
+    from podrt.node.context import Context
+
+logger = logging.getLogger(__name__)
+
+_PROPAGATION = {
+    "HostToContainer": Propagation.HOST_TO_CONTAINER,
+    "Bidirectional": Propagation.BIDIRECTIONAL,
+}
+FILE_KINDS = ("config_map", "secret", "downward_api", "projected")
+
+
+EnsureImage = Callable[[Pod, Container], Awaitable[str]]
+
+
+class Prepared(NamedTuple):
+    """One volume that is ready. ``idmap``: its files can be shown with the ids of a user namespace."""
+
+    path: Path
+    read_only: bool = False
+    idmap: bool = True
+
+
+class _Token(NamedTuple):
+    text: str
+    replace_at: float
+
+
+class PodVolumes:
+    """The volumes of the Pod of one worker."""
+
+    def __init__(self, context: Context, directory: PodDirectory, ensure_image: EnsureImage) -> None:
+        """``ensure_image`` gets the image of a container and returns its id; raises ImageFailure, ImagePending."""
+        self._context = context
+        self._ensure_image = ensure_image
+        self._directory = directory
+        self._ready: dict[str, Prepared] = {}
+        self._tokens: dict[tuple[str, int], _Token] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._lock = asyncio.Lock()
+        self._held: dict[str, list[int]] = {}
+
+    # Making
+
+    async def set_up(self, pod: Pod, *, again: bool = False) -> Mapping[str, Prepared]:
+        """Make what is not there yet; by volume name. ``again``: look at all of them anew (a new sandbox).
+
+        Raises VolumeError, OSError.
+        """
+        async with self._lock:
+            if again:
+                self._ready.clear()
+            self._directory.make()
+            for volume in pod.spec.volumes:
+                if volume.name not in self._ready:
+                    self._ready[volume.name] = await self._make(pod, volume)
+            self._watch_tokens(pod)
+            return self._ready
+
+    async def _make(self, pod: Pod, volume: Volume) -> Prepared:
+        try:
+            if any(getattr(volume, kind) is not None for kind in FILE_KINDS):
+                return self._files(pod, volume)
+            if volume.empty_dir is not None:
+                path = empty_dir.set_up(pod, volume.name, volume.empty_dir, self._directory, self._context.node_memory)
+                await self._give_to_group(pod, path)
+                return Prepared(path)
+            if volume.host_path is not None:
+                return Prepared(host_path.set_up(volume.host_path))
+            if volume.image is not None:
+                return await self._image(pod, volume)
+            if volume.nfs is not None:
+                path = await nfs.set_up(volume.nfs, self._directory.volume("nfs", volume.name))
+                return Prepared(path, volume.nfs.read_only, idmap=False)
+            if claim.claim_name(pod, volume):
+                return await self._claim(pod, volume)
+            raise Unavailable("it is of a kind that podrt does not support")
+        except Unavailable as error:
+            raise VolumeError(volume.name, str(error)) from error
+
+    async def _image(self, pod: Pod, volume: Volume) -> Prepared:
+        assert volume.image is not None
+        wanted = Container(image=volume.image.reference, image_pull_policy=volume.image.pull_policy)
+        try:
+            image_id = await self._ensure_image(pod, wanted)
+        except ImageFailure as error:
+            raise Unavailable(f"{error.reason}: {error}") from error
+        except ImagePending as error:
+            raise Unavailable(f'image "{volume.image.reference}" is being pulled') from error
+        path = image.set_up(self._context.images, image_id, pod.metadata.uid, volume.name, self._directory)
+        return Prepared(path, read_only=True, idmap=not image.is_overlay(path))
+
+    async def _claim(self, pod: Pod, volume: Volume) -> Prepared:
+        registry, namespace = self._context.registry, pod.metadata.namespace
+        name = claim.claim_name(pod, volume)
+        if volume.ephemeral is not None and registry.store.find(PersistentVolumeClaim, namespace, name) is None:
+            try:
+                registry.create(claim.ephemeral_claim(pod, volume))
+            except AlreadyExistsError:
+                pass
+            except PodrtError as error:
+                raise Unavailable(f"its claim can't be made: {error}") from error
+        self._context.claims.needed(namespace, name)
+        bound = claim.find(registry.store, pod, volume)
+        if bound.nfs is not None:
+            place = self._directory.volume("nfs", volume.name)
+            path = await nfs.set_up(bound.nfs, place, bound.volume.spec.mount_options)
+            return Prepared(path, bound.read_only or bound.nfs.read_only, idmap=False)
+        path = Path(bound.path)
+        if not path.is_dir():
+            raise Unavailable(f"{path} of persistentvolume {bound.volume.metadata.name} is no directory on this host")
+        if not bound.read_only:
+            await self._give_to_group(pod, path)
+        return Prepared(path, bound.read_only)
+
+    async def _give_to_group(self, pod: Pod, path: Path) -> None:
+        context = pod.spec.security_context or PodSecurityContext()
+        if context.fs_group is not None:
+            lenient = context.fs_group_change_policy == "OnRootMismatch"
+            await asyncio.to_thread(ownership.apply, path, context.fs_group, on_root_mismatch=lenient)
+
+    # Volumes of files
+
+    def _files(self, pod: Pod, volume: Volume) -> Prepared:
+        """Write the newest content. Raises Unavailable, OSError."""
+        files = self._content(pod, volume)
+        path = self._place(volume)
+        make_directory(path)
+        if _in_memory(volume) and not os.path.ismount(path):
+            _mount_unswapped(path)
+        context = pod.spec.security_context or PodSecurityContext()
+        prepare: Callable[[Path], None] | None = None
+        if (group := context.fs_group) is not None:
+
+            def give(directory: Path) -> None:
+                ownership.apply(directory, group, read_only=True)
+
+            prepare = give
+        atomic.write(path, files, prepare)
+        return Prepared(path, read_only=True)
+
+    def _place(self, volume: Volume) -> Path:
+        kind = next(kind for kind in FILE_KINDS if getattr(volume, kind) is not None)
+        return self._directory.volume(
+            {"config_map": "configmap", "downward_api": "downward-api"}.get(kind, kind), volume.name
+        )
+
+    def _content(self, pod: Pod, volume: Volume) -> Payload:
+        context, namespace = self._context, pod.metadata.namespace
+        if volume.config_map is not None:
+            one = volume.config_map
+            mode = 0o644 if one.default_mode is None else one.default_mode
+            return payload.config_map(context.store, namespace, one.name, one.items, mode, one.optional)
+        if volume.secret is not None:
+            two = volume.secret
+            mode = 0o644 if two.default_mode is None else two.default_mode
+            return payload.secret(context.store, namespace, two.secret_name, two.items, mode, two.optional)
+        if volume.downward_api is not None:
+            mode = 0o644 if volume.downward_api.default_mode is None else volume.downward_api.default_mode
+            return downward_api.files(pod, volume.downward_api.items, mode, context.allocatable())
+        assert volume.projected is not None
+
+        def token_for(index: int, source: ServiceAccountTokenProjection) -> str:
+            return self._token(pod, (volume.name, index), source)
+
+        return projected.files(pod, volume.projected, context.store, context.allocatable(), token_for)
+
+    def _token(self, pod: Pod, key: tuple[str, int], source: ServiceAccountTokenProjection) -> str:
+        now = time.time()
+        known = self._tokens.get(key)
+        if known is not None and now < known.replace_at:
+            return known.text
+        name = pod.spec.service_account_name or "default"
+        account = self._context.store.find(ServiceAccount, pod.metadata.namespace, name)
+        if account is None:
+            raise Unavailable(f'failed to fetch token: serviceaccounts "{name}" not found')
+        seconds = source.expiration_seconds or token.DEFAULT_SECONDS
+        context = self._context
+        text = context.signer.issue(pod, account, source.audience, seconds, now, context.node_name)
+        self._tokens[key] = _Token(text, token.replace_at(now, now + seconds))
+        return text
+
+    # Changes
+
+    def changed(self, pod: Pod, change: Object) -> None:
+        """An object of the Pod's namespace, or the Pod itself, is not what it was: renew the files made of it."""
+        for volume in pod.spec.volumes:
+            if uses(volume, pod, change):
+                self._renew(pod, volume)
+
+    def waits_for(self, pod: Pod, obj: Object) -> bool:
+        """Whether volumes or variables of the Pod may hang on an object."""
+        if any(uses(volume, pod, obj) for volume in pod.spec.volumes):
+            return True
+        return isinstance(obj, ConfigMap | Secret) and any(
+            variables_use(container, obj) for container in (*pod.spec.init_containers, *pod.spec.containers)
+        )
+
+    def resume(self, pod: Pod) -> None:
+        """After a start of the daemon: files are made as they should be, images held, and tokens replaced in time."""
+        for volume in pod.spec.volumes:
+            if volume.image is not None and self._directory.volume("image", volume.name).is_dir():
+                try:
+                    held = self._context.images.resolve(volume.image.reference)
+                    self._context.images.hold(held.id, image.owner(pod.metadata.uid, volume.name))
+                except PodrtError as error:
+                    logger.warning("pod %s: image of volume %s: %s", pod.metadata.name, volume.name, error)
+            elif any(getattr(volume, kind) is not None for kind in FILE_KINDS):
+                self._renew(pod, volume)
+        self._watch_tokens(pod)
+
+    def _renew(self, pod: Pod, volume: Volume) -> None:
+        """Write the newest content if the volume is there. What can't be had leaves the old content."""
+        if not any(getattr(volume, kind) is not None for kind in FILE_KINDS):
+            return
+        path = self._place(volume)
+        if not os.path.lexists(path / atomic.DATA):
+            return
+        try:
+            self._files(pod, volume)
+        except (Unavailable, PodrtError, OSError) as error:
+            logger.warning("pod %s: volume %s keeps its content: %s", pod.metadata.name, volume.name, error)
+
+    def _watch_tokens(self, pod: Pod) -> None:
+        """Set the timer for the next token to be replaced."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._tokens:
+            return
+        delay = max(min(one.replace_at for one in self._tokens.values()) - time.time(), 1.0)
+        self._timer = asyncio.get_running_loop().call_later(delay, self._replace_tokens, pod.metadata)
+
+    def _replace_tokens(self, metadata: object) -> None:
+        self._timer = None
+        namespace, name = getattr(metadata, "namespace", ""), getattr(metadata, "name", "")
+        pod = self._context.store.find(Pod, namespace, name)
+        if pod is None:
+            return
+        for volume in pod.spec.volumes:
+            if any(key[0] == volume.name for key in self._tokens):
+                self._renew(pod, volume)
+        self._watch_tokens(pod)
+
+    # Mounts
+
+    def mounts(self, container: Container, environment: Mapping[str, str], extra: Sequence[Mount]) -> list[Mount]:
+        """The container's volume mounts, then ``extra`` (hosts file, termination log) where none takes its place.
+
+        A subPath's source is a descriptor that is held until :meth:`release`. Raises InvalidError, OSError.
+        """
+        self.release(container.name)
+        found = [self._mount(one, container, environment) for one in container.volume_mounts]
+        taken = {one.destination.rstrip("/") for one in found}
+        return found + [one for one in extra if one.destination not in taken]
+
+    def _mount(self, one: VolumeMount, container: Container, environment: Mapping[str, str]) -> Mount:
+        volume = self._ready[one.name]
+        part = subpath.wanted(one, environment, container.name)
+        source = str(volume.path)
+        if part:
+            try:
+                fd = subpath.open_(volume.path, part, make=not volume.read_only)
+            except OSError as error:
+                # The error's own text has the path, which an expression may have made of a Secret.
+                raise InvalidError(
+                    f'failed to prepare subPath for volumeMount "{one.name}" of container "{container.name}": '
+                    f"{os.strerror(error.errno or 0)}"
+                ) from None
+            self._held.setdefault(container.name, []).append(fd)
+            source = f"/proc/self/fd/{fd}"
+        propagation = _PROPAGATION.get(one.mount_propagation or "", Propagation.PRIVATE)
+        if propagation is not Propagation.PRIVATE:
+            _check_shared(volume.path, propagation, container.name)
+        return Mount(
+            source=source,
+            destination=one.mount_path,
+            read_only=one.read_only or volume.read_only,
+            recursive_read_only=one.recursive_read_only in ("Enabled", "IfPossible"),
+            propagation=propagation,
+            idmap=volume.idmap,
+        )
+
+    def release(self, container: str) -> None:
+        """The container has been started, or has not: its mounts' descriptors are no longer needed."""
+        for fd in self._held.pop(container, ()):
+            os.close(fd)
+
+    def path_of(self, name: str) -> Path | None:
+        """Where a volume that is ready lies on the host."""
+        prepared = self._ready.get(name)
+        return prepared.path if prepared is not None else None
+
+    # The end
+
+    def close(self) -> None:
+        """Stop timers and close descriptors; the volumes stay."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for container in tuple(self._held):
+            self.release(container)
+
+    def removed(self, pod: Pod) -> None:
+        """The Pod's directory is gone: let go of what is elsewhere."""
+        for volume in pod.spec.volumes:
+            if volume.image is not None:
+                owner = image.owner(pod.metadata.uid, volume.name)
+                for found in self._context.images.list():
+                    self._context.images.release(found.id, owner)
+
+
+def _mount_unswapped(path: Path) -> None:
+    """A tmpfs whose pages are never written to swap, where the kernel can promise that (6.4)."""
+    try:
+        empty_dir.mount_tmpfs(path, 0o755, options=",noswap")
+    except OSError:
+        empty_dir.mount_tmpfs(path, 0o755)
+
+
+def _in_memory(volume: Volume) -> bool:
+    projection: ProjectedVolumeSource | None = volume.projected
+    return volume.secret is not None or (projection is not None and projected.holds_secrets(projection))
+
+
+def _check_shared(path: Path, propagation: Propagation, container: str) -> None:
+    """Mounts only travel between peers: a private source would make nothing of the wish, in silence."""
+    real = os.path.realpath(path)
+    holders = [point for point in mount_points() if real == point.path or real.startswith(point.path.rstrip("/") + "/")]
+    point = max(holders, key=lambda one: (len(one.path), one.id))
+    if not point.shared:
+        kind = "shared" if propagation is Propagation.BIDIRECTIONAL else "shared or slave"
+        raise InvalidError(
+            f'container "{container}": path "{path}" is mounted on "{point.path}" but it is not a {kind} mount; '
+            f"make it one with: mount --make-rshared {point.path}"
+        )
