@@ -8,6 +8,10 @@ from collections.abc import Sequence
 
 from podrt.linux import libc
 
+_LAYERS_SINCE = (6, 7)
+"""Asked by version, not by trying: before 6.5 fsconfig(2) takes any option of an overlay, and only the mount fails, with a
+line in the kernel's log for each container."""
+
 
 def mount_overlay(target: str, lower: Sequence[str], options: Sequence[str]) -> int:
     """Mount an overlay at ``target``, ``lower`` from top to bottom; returns a descriptor of its root."""
@@ -17,6 +21,11 @@ def mount_overlay(target: str, lower: Sequence[str], options: Sequence[str]) -> 
         return fd
     _by_page(target, lower, options)
     return os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _kernel() -> tuple[int, ...]:
+    """``6.1.0-40-cloud-amd64`` -> (6, 1)."""
+    return tuple(int("".join(filter(str.isdigit, part)) or 0) for part in os.uname().release.split(".")[:2])
 
 
 def configure(fd: int, options: Sequence[str]) -> None:
@@ -30,7 +39,9 @@ def configure(fd: int, options: Sequence[str]) -> None:
 
 
 def _by_layer(lower: Sequence[str], options: Sequence[str]) -> int | None:
-    """The overlay through fsconfig(2), layer by layer; None if this kernel is too old for it (before 6.7)."""
+    """The overlay through fsconfig(2), layer by layer; None if this kernel is too old for it."""
+    if _kernel() < _LAYERS_SINCE:
+        return None
     fd = libc.fsopen("overlay")
     try:
         for index, layer in enumerate(lower):
