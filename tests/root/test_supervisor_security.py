@@ -9,6 +9,7 @@ import hashlib
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -192,6 +193,43 @@ async def test_cve_2019_14271_nothing_is_loaded_from_the_image(box: SupervisorBo
     assert not (upper / "LOADED").exists() and not (box.upper("c2") / "LOADED").exists()
 
 
+IMPORTS = """
+import os, sys
+from podrt.supervisor.child import forbid_imports
+os.chdir(sys.argv[1])
+sys.path.insert(0, "")
+forbid_imports()
+for name in ("evil", "colorsys", "encodings.idna"):
+    try:
+        __import__(name)
+        print("imported", name)
+    except ImportError:
+        print("refused")
+try:
+    "x".encode("evil")
+    print("imported a codec")
+except LookupError:
+    print("refused")
+"""
+
+
+def test_cve_2019_14271_imports_are_impossible(tmp_path: Path) -> None:
+    """Whatever a child might ask for that is not loaded yet, it is refused: no file of the working directory, of the
+    image's own Python, or of its codecs."""
+    for name in ("evil.py", "encodings/evil.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("print('LOADED')\n")
+    repository = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(repository)},
+        timeout=20,
+    )
+    assert done.stdout.split() == ["refused"] * 4, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("link", ["/", "../../../../../../..", "absolute"])
 async def test_cve_2021_30465_mount_target_through_a_link(box: SupervisorBox, link: str) -> None:
     """A link in the image on the way to a mount point leads to a place in the image, never on the host."""
@@ -283,13 +321,14 @@ async def test_cve_2025_31133_masked_paths(box: SupervisorBox) -> None:
 async def test_cve_2025_52565_console(box: SupervisorBox) -> None:
     """/dev/console of the image is a link to a file of procfs: the terminal must not be mounted over that."""
     root, standard = box.overlay("c")
-    evil = mount.Symlink("/dev/console", "/proc/sysrq-trigger")
+    # A file that every kernel has, unlike sysrq-trigger: else the attack would fail for that reason.
+    evil = mount.Symlink("/dev/console", "/proc/uptime")
     mounts = [*standard, evil, mount.Console(), mount.Pivot(str(root))]
     encoded = tuple(mount.encode(one) for one in mounts)
     with pytest.raises(LaunchError) as caught:
         await box.launch(box.script("c", "true", stdio=Stdio("terminal"), terminal=True, mounts=encoded))
     assert caught.value.step == "mount" and "console" in str(caught.value)
-    assert not any("sysrq-trigger" in point.path for point in mount.mount_points("/proc"))
+    assert not any("uptime" in point.path for point in mount.mount_points("/proc"))
 
 
 @pytest.mark.parametrize("target", ["/proc/self/attr", "/sneaky/attr", "/proc/sys"])
