@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from podrt.linux import libc
 
 _LAYERS_SINCE = (6, 7)
-"""Asked by version, not by trying: before 6.5 fsconfig(2) takes any option of an overlay, and only the mount fails, with a
-line in the kernel's log for each container."""
+"""Asked by version, not by trying: before 6.5 fsconfig(2) takes any option of an overlay, and only the mount fails,
+with a line in the kernel's log for each container."""
 
 
 def mount_overlay(target: str, lower: Sequence[str], options: Sequence[str]) -> int:
