@@ -10,8 +10,8 @@ BUSYBOX = "localhost/podrt/busybox:latest"
 TOOLS = "localhost/podrt/tools:latest"
 
 COUNTER = f"i=0; while :; do echo line $i; i=$((i+1)); usleep {2000 if FACTOR == 1 else 200_000}; done"
-"""A shell loop that numbers its lines, to find any that is lost or doubled. Each turn starts a process, of which an emulated
-machine manages some dozens a second."""
+"""A shell loop that numbers its lines, to find any that is lost or doubled. Each turn starts a process, of which an
+emulated machine manages some dozens a second."""
 
 
 def container(name: str = "main", script: str = "", *, image: str = BUSYBOX, **fields: Any) -> dict[str, Any]:
