@@ -1,4 +1,4 @@
-"""``podrt describe`` of ConfigMaps, Secrets, claims, LimitRanges and ResourceQuotas. A Secret's values are not shown."""
+"""``podrt describe`` of ConfigMaps, Secrets, claims, LimitRanges and ResourceQuotas. Secret values stay hidden."""
 
 from __future__ import annotations
 
