@@ -4,8 +4,7 @@ Port number i of the request has channel 2i for its data and 2i+1 for errors. Th
 bytes, little endian, on both. One websocket carries one connection to each port; it ends when all of them have ended.
 A client that has no more to send may say so with the two bytes 255 and the channel, as in v5.channel.k8s.io: the Pod
 reads the end of the stream and can still answer.
-Source: the kubelet's ``portforward/websocket.go``. kubectl's SPDY/3.1+portforward.k8s.io tunnel is another protocol and
-not here.
+Source: the kubelet's ``portforward/websocket.go``. kubectl speaks another protocol, which is in ``tunnel``.
 """
 
 from __future__ import annotations
@@ -39,6 +38,12 @@ def parse_ports(values: Sequence[str]) -> list[int]:
     return [int(text) for text in texts]
 
 
+def failure(port: int, error: OSError | PodrtError) -> str:
+    """What a client is told of a connection that can't be made."""
+    reason = error.strerror if isinstance(error, OSError) else None
+    return f"error forwarding port {port}: {reason or error}"
+
+
 class _Channel:
     """One port: the connection and the two channels."""
 
@@ -63,7 +68,7 @@ class _Channel:
             reader, self.writer = await connect(self.port)
         except (OSError, PodrtError) as error:
             self.connected.set()
-            await self.socket.send_bytes(self.error + f"error forwarding port {self.port}: {error}".encode())
+            await self.socket.send_bytes(self.error + failure(self.port, error).encode())
             return
         self.connected.set()
         with contextlib.suppress(ConnectionResetError, BrokenPipeError):

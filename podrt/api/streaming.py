@@ -2,19 +2,20 @@
 ``forwarding``.
 
 What the Pod's spec can decide is refused with a Status before the upgrade; what only the start of the command shows is
-told on the error channel, as Kubernetes does. SPDY/3.1, to which kubectl falls back, is refused by name (501) until it
-is written for the CRI's streaming server.
+told on the error channel, as Kubernetes does. Plain SPDY/3.1, to which kubectl falls back, is refused by name (501);
+inside a websocket, as kubectl forwards ports, ``tunnel`` speaks it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from aiohttp import web
 
-from podrt.api import channels, forwarding, query
+from podrt.api import channels, forwarding, query, tunnel
 from podrt.api.agent import AgentApi
 from podrt.api.containers import find_container
 from podrt.api.status import ExpectationError, status_of
@@ -62,12 +63,20 @@ async def serve_attach(request: web.Request, agent: AgentApi, pod: Pod) -> web.S
 
 
 async def serve_port_forward(request: web.Request, agent: AgentApi, pod: Pod) -> web.StreamResponse:
-    """PodPortForwardOptions: ``ports``, repeated or separated by commas."""
-    _refuse_protocol(request, forwarding.PROTOCOLS)  # first: kubectl's SPDY tunnel names its ports inside
-    ports = forwarding.parse_ports(request.query.getall("ports", []))
+    """PodPortForwardOptions: ``ports``, repeated or separated by commas; a tunnel names its ports inside."""
+    protocols = (*forwarding.PROTOCOLS, tunnel.PROTOCOL)
+    tunnelled = _refuse_protocol(request, protocols) == {tunnel.PROTOCOL}
+    ports = [] if tunnelled else forwarding.parse_ports(request.query.getall("ports", []))
     _refuse_ended(pod)
-    socket = await _accept(request, forwarding.PROTOCOLS)
-    await forwarding.serve(socket, ports, lambda port: agent.port_forward(pod, port))
+    socket = await _accept(request, (tunnel.PROTOCOL,) if tunnelled else forwarding.PROTOCOLS)
+
+    def connect(port: int) -> Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        return agent.port_forward(pod, port)
+
+    if tunnelled:
+        await tunnel.Tunnel(socket, connect).run()
+    else:
+        await forwarding.serve(socket, ports, connect)
     return socket
 
 
@@ -113,16 +122,20 @@ async def _accept(request: web.Request, protocols: Sequence[str]) -> web.WebSock
     return socket
 
 
-def _refuse_protocol(request: web.Request, protocols: Sequence[str]) -> None:
-    """Raises ExpectationError or UnsupportedError that say what the client must ask for."""
+def _refuse_protocol(request: web.Request, protocols: Sequence[str]) -> set[str]:
+    """Those of ``protocols`` that the client offers.
+
+    Raises ExpectationError or UnsupportedError that say what the client must ask for.
+    """
     upgrade = request.headers.get("Upgrade", "").lower()
     if upgrade.startswith("spdy/"):
         raise UnsupportedError("SPDY/3.1 streams are not supported yet: use a client that speaks websockets")
     if upgrade != "websocket":
         raise ExpectationError("Upgrade request required")
     offered = [name.strip() for name in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
-    if not set(offered) & set(protocols):
+    if not (common := set(offered) & set(protocols)):
         raise UnsupportedError(
             f"none of the websocket subprotocols {', '.join(filter(None, offered)) or '(none)'} is supported: "
             f"use {' or '.join(protocols)}, as podrt's own commands do"
         )
+    return common

@@ -52,7 +52,7 @@ async def connect(netns: Path | str, port: int) -> socket.socket:
         else:
             return connection
     assert first is not None
-    raise OSError(first.errno, f"localhost:{port} in the Pod: {first.strerror}")
+    raise OSError(first.errno, f"localhost:{port} in the Pod: {os.strerror(first.errno or 0)}")
 
 
 async def connect_port(netns: Path | str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

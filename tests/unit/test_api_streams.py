@@ -357,9 +357,9 @@ async def test_failure_to_start_comes_on_the_error_channel(
         (
             f"{PODS}/p/portforward",
             "",
-            "SPDY/3.1+portforward.k8s.io",
+            "v9.channel.k8s.io",
             501,
-            "use v4.channel.k8s.io or portforward.k8s.io",
+            "use v4.channel.k8s.io or portforward.k8s.io or SPDY",
         ),
     ],
 )
