@@ -263,5 +263,12 @@ class Stats(Struct, frozen=True, kw_only=True):
     pids: int = 0
     cpu_throttled_ns: int = 0
     oom_kills: int = 0
+    psi_cpu_some_us: int = 0
+    """Microseconds that some (full: all) tasks waited since the cgroup was made; 0 without pressure information."""
+    psi_cpu_full_us: int = 0
+    psi_memory_some_us: int = 0
+    psi_memory_full_us: int = 0
+    psi_io_some_us: int = 0
+    psi_io_full_us: int = 0
     rootfs_bytes: int = 0
     rootfs_inodes: int = 0

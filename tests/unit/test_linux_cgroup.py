@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from podrt.errors import InvalidError
-from podrt.linux.cgroup import DEFAULT_RULES, DeviceRule, Manager, cpu, devices, hugetlb
+from podrt.linux.cgroup import DEFAULT_RULES, DeviceRule, Manager, cpu, devices, hugetlb, pressure
 from podrt.linux.cgroup.hierarchy import Hierarchies, parse
 from podrt.linux.cgroup.manager import _ancestors
 
@@ -126,3 +126,9 @@ def test_the_program_decides(
     rules: Sequence[DeviceRule], kind: int, access: int, major: int, minor: int, allowed: bool
 ) -> None:
     assert run(devices.program_v2(rules), kind, access, major, minor) == int(allowed)
+
+
+def test_pressure() -> None:
+    some = "some avg10=0.12 avg60=0.00 avg300=0.00 total=4217"
+    assert pressure.parse(f"{some}\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=7\n") == {"some": 4217, "full": 7}
+    assert pressure.parse(some) == {"some": 4217}

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterable, Sequence
 
 from podrt.errors import DeadlineError
-from podrt.linux.cgroup import cpu, cpuset, devices, freezer, hugetlb, memory, pids
+from podrt.linux.cgroup import cpu, cpuset, devices, freezer, hugetlb, memory, pids, pressure
 from podrt.linux.cgroup.devices import DeviceRule
 from podrt.linux.cgroup.files import read, read_number, read_table, write
 from podrt.linux.cgroup.hierarchy import DAEMON_LEAF, DEFAULT_ROOT, Hierarchies, detect
@@ -244,6 +244,8 @@ class Manager:
             result["cpu_usage_ns"] = read_number(v1["cpuacct"] + path, "cpuacct.usage")
         result |= memory.stats_v1(v1["memory"] + path) if "memory" in v1 else memory.stats_v2(unified + path)
         result |= pids.stats(v1.get("pids", unified) + path)
+        if unified:
+            result |= pressure.stats(unified + path)
         return result
 
     def oom_kills(self, path: str) -> int:
