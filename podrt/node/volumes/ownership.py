@@ -7,13 +7,17 @@ is changed: another container may be exchanging files meanwhile.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
 
+from podrt.linux import libc
+
 READ_WRITE = 0o660
 READ_ONLY = 0o440
 PASS = 0o110
+_RESOLVE = libc.RESOLVE_BENEATH | libc.RESOLVE_NO_SYMLINKS
 
 
 def apply(root: Path, gid: int, *, read_only: bool = False, on_root_mismatch: bool = False) -> None:
@@ -35,13 +39,39 @@ def _fits(found: os.stat_result, gid: int, bits: int) -> bool:
 
 
 def _below(root: Path, gid: int, bits: int) -> None:
-    for _, directories, files, directory_fd in os.fwalk(root, follow_symlinks=False):
-        for name in (*directories, *files):
+    top = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        # Not os.fwalk, whose recursion a container can exhaust by nesting directories.
+        pending = ["."]
+        while pending:
+            path = pending.pop()
             try:
-                fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory_fd)
+                directory = libc.openat2(top, path, os.O_RDONLY | os.O_DIRECTORY, 0, _RESOLVE)
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                    continue
+                raise
+            try:
+                pending += [f"{path}/{name}" for name in _entries(directory, gid, bits)]
+            finally:
+                os.close(directory)
+    finally:
+        os.close(top)
+
+
+def _entries(directory: int, gid: int, bits: int) -> list[str]:
+    """Change what is in ``directory``; the names of the directories among it."""
+    below = []
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            try:
+                fd = os.open(entry.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
             except FileNotFoundError:
                 continue
             _one(fd, gid, bits)
+            if entry.is_dir(follow_symlinks=False):
+                below.append(entry.name)
+    return below
 
 
 def _one(fd: int, gid: int, bits: int) -> None:
