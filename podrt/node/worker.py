@@ -125,7 +125,8 @@ class PodWorker:
                 self._wake.clear()
                 try:
                     nap = await self._step()
-                except (PodrtError, OSError):
+                except Exception:
+                    # Defects too: what one Pod brings about must not end the daemon for all, again after each start.
                     logger.exception("pod %s/%s: will try again", self._namespace, self._name)
                     nap = RETRY_AFTER_ERROR
                 if nap is None:
