@@ -104,7 +104,7 @@ def from_document(document: dict[str, Any], reference: Reference) -> list[Creden
 def _decode(data: bytes, what: str) -> dict[str, Any]:
     try:
         document = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
         _LOG.warning("%s: not a JSON object; its credentials are passed over", what)

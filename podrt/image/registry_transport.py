@@ -361,7 +361,7 @@ class Repository:
             document = json.loads(data)
             token = document.get("token") or document["access_token"]
             life = float(document.get("expires_in") or _TOKEN_LIFE)
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
             raise ImageError(f"token server {_origin(realm)}: its answer has no token") from error
         if not isinstance(token, str) or not token.isascii() or any(char.isspace() for char in token):
             raise ImageError(f"token server {_origin(realm)}: its token is malformed")
@@ -416,6 +416,6 @@ async def _told(response: aiohttp.ClientResponse) -> str:
         data = await response.content.read(_MAX_ERROR)
         entry = json.loads(data)["errors"][0]
         text = " ".join(f"{entry.get('code', '')} {entry.get('message', '')}".split())
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, aiohttp.ClientError, TimeoutError):
+    except (LookupError, ValueError, TypeError, AttributeError, RecursionError, aiohttp.ClientError, TimeoutError):
         return ""
     return f": {text[:200]}" if text.isprintable() and text else ""

@@ -3,6 +3,7 @@ fork and exec". Those on a single launch are in test_supervisor_security.py."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import subprocess
@@ -320,3 +321,21 @@ def test_what_containers_write_takes_no_room_of_the_runtime(daemon: Daemon) -> N
     for line in lines:
         name, device, size = line.split()
         assert int(size) >= 200000 and int(device) != run_device, name
+
+
+def test_a_secret_that_nests_too_deeply(daemon: Daemon) -> None:
+    """The document of an imagePullSecret comes from outside, and is read by a decoder that recurses."""
+    pid = daemon.pid
+    document = b'{"auths":' + b"[" * 200_000 + b"]" * 200_000 + b"}"
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "deep"},
+        "type": "kubernetes.io/dockerconfigjson",
+        "data": {".dockerconfigjson": base64.b64encode(document).decode()},
+    }
+    daemon.api("POST", "/api/v1/namespaces/default/secrets", secret)
+    body = container("main", image="127.0.0.1:1/none:1")
+    daemon.apply(pod("pulls", body, imagePullSecrets=[{"name": "deep"}]))
+    daemon.wait_for("pulls", lambda found: "Pull" in str(status(found)["state"].get("waiting", {}).get("reason")))
+    assert daemon.pid == pid and daemon.ready()
