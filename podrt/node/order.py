@@ -268,17 +268,19 @@ def _walk_init(pod: Pod, facts: Facts, queue: _Queue) -> bool:
     """Queue the init containers that are to start. Whether the main containers may follow."""
     specs = pod.spec.init_containers
     begun = initialized(pod, facts)
-    made = [index for index, spec in enumerate(specs) if in_sandbox(facts, facts.newest(spec.name))]
-    frontier = max(made, default=0)
+    last_made = max(
+        (index for index, spec in enumerate(specs) if in_sandbox(facts, facts.newest(spec.name))), default=0
+    )
     for index, spec in enumerate(specs):
         run = facts.newest(spec.name)
         here = in_sandbox(facts, run)
         if is_sidecar(spec):
             if run is None or not here or run.state is not ContainerState.RUNNING:
                 queue.add(*next_start(pod, spec, facts, afresh=not here))
-            if index >= frontier and not begun and not has_started(spec, run if here else None, facts):
+            # One that had started and ended since is only started again: what came after it goes on.
+            if not begun and (not here or index >= last_made) and not has_started(spec, run if here else None, facts):
                 return False
-        elif index >= frontier and not begun and not _is_through(spec, facts):
+        elif not begun and not _is_through(spec, facts):
             _walk_plain(pod, spec, facts, queue)
             return False
     return True
