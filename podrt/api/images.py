@@ -29,7 +29,7 @@ from podrt.api.status import status_of
 from podrt.api.table import NONE, Column, envelope
 from podrt.errors import MalformedError
 from podrt.image.blobs import Progress
-from podrt.image.service import ImageStore
+from podrt.image.service import ImageInUseError, ImageStore
 from podrt.image.types import Image, ImageConfig
 from podrt.model.base import format_time
 from podrt.model.pod import Pod
@@ -117,7 +117,14 @@ class ImageHandlers:
 
     async def remove(self, request: web.Request) -> web.Response:
         reference, force = request.match_info["reference"], query.flag(request, "force")
-        removals = await asyncio.to_thread(self._images.remove, reference, force)
+        try:
+            removals = await asyncio.to_thread(self._images.remove, reference, force)
+        except ImageInUseError:
+            # The store knows the containers that hold an image; users know Pods.
+            if pods := self._pods_of(self._images.resolve(reference)):
+                text = f"image {reference} is used by pod {', '.join(pods[:3])}{', ...' if len(pods) > 3 else ''}"
+                raise ImageInUseError(f"{text}; delete what uses it first") from None
+            raise
         return _json({"kind": "ImageRemoval", "apiVersion": API_VERSION, "items": [r._asdict() for r in removals]})
 
     async def tag(self, request: web.Request) -> web.Response:
@@ -233,11 +240,20 @@ class ImageHandlers:
 
     def _used(self) -> set[str]:
         """Ids and digests of images that the containers of the stored Pods name."""
-        return {
-            status.image_id.rpartition("@")[2]
-            for pod in self._store.list(Pod).items
-            for status in (*pod.status.init_container_statuses, *pod.status.container_statuses)
-        }
+        return {name for pod in self._store.list(Pod).items for name in _images_of(pod)}
+
+    def _pods_of(self, image: Image) -> Sequence[str]:
+        """``namespace/name`` of the Pods that use the image."""
+        names = {image.id, image.manifest_digest}
+        pods = self._store.list(Pod).items
+        return [f"{pod.metadata.namespace}/{pod.metadata.name}" for pod in pods if names & _images_of(pod)]
+
+
+def _images_of(pod: Pod) -> set[str]:
+    """Ids and digests of the images of its containers."""
+    status = pod.status
+    containers = (*status.init_container_statuses, *status.container_statuses, *status.ephemeral_container_statuses)
+    return {container.image_id.rpartition("@")[2] for container in containers}
 
 
 class _Throttle:

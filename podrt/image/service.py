@@ -48,6 +48,10 @@ from podrt.image.unpack import Limits
 _LAYER_TYPES = {"plain": "", "gzip": "+gzip", "zstd": "+zstd"}
 
 
+class ImageInUseError(ConflictError):
+    """Containers hold the image."""
+
+
 class Removal(NamedTuple):
     """One thing that ``remove`` or ``prune`` did; the other field is empty."""
 
@@ -334,7 +338,7 @@ class ImageStore:
                 return removals
             if holders := self._catalog.holders(image.id):
                 users = ", ".join(holders[:3])
-                raise ConflictError(f"image {reference} is used by {users}; delete what uses it first")
+                raise ImageInUseError(f"image {reference} is used by {users}; delete what uses it first")
             self._catalog.delete(image)
         self._layers.empty_trash()
         return [*removals, Removal(deleted=image.id)]

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.unit.test_api_server import Harness, eventually, serving
+from tests.unit.test_api_server import PODS, Harness, eventually, serving
 
 Json = Any
 BASE = "/apis/podrt.dev/v1alpha1"
@@ -76,6 +76,24 @@ async def test_inspect_and_history_by_quoted_reference(api: Harness) -> None:
         assert code == 200 and len(found["items"]) == 1
     code, found = await api.call("GET", f"{BASE}/images/{quote('localhost/nope:v1', safe='')}")
     assert (code, found["reason"]) == (404, "NotFound")
+
+
+async def test_an_image_in_use_names_the_pods(api: Harness) -> None:
+    image = await imported(api)
+    path = f"{BASE}/images/{quote(NAME, safe='')}"
+    await api.pod()
+    api.images.hold(image["id"], "some-container-id")
+    code, found = await api.call("DELETE", path)
+    assert code == 409 and "used by some-container-id" in found["message"]
+    status = [{"name": "c", "image": NAME, "imageID": f"docker-pullable://x@{image['id']}", "ready": True}]
+    await api.call(
+        "PATCH", f"{PODS}/p/status", {"status": {"containerStatuses": status}}, kind="application/merge-patch+json"
+    )
+    code, found = await api.call("DELETE", path)
+    assert code == 409
+    assert found["message"] == f"image {NAME} is used by pod default/p; delete what uses it first"
+    api.images.release(image["id"], "some-container-id")
+    assert (await api.call("DELETE", path))[0] == 200
 
 
 @pytest.mark.parametrize(("kind", "size"), [("oci", 1 << 20), ("docker", 1 << 20)])
