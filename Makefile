@@ -4,7 +4,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-down run check lint unit test bench images install uninstall lock clean
+.PHONY: help setup demo demo-down run check lint unit test test-vm bench bench-vm images install uninstall lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,9 +31,15 @@ test: ## check, then the root tier on the real kernel (sudo)
 	@packaging/check --no-unit
 	@packaging/test
 
+test-vm: ## the same on a real VM: systemd, cgroup v2, AppArmor, a reboot (sudo; SUITE=trixie for another guest)
+	@vagrant/test $(if $(SUITE),--suite $(SUITE))
+
 bench: ## measure on this machine; results and pictures go to docs/ (sudo)
 	@packaging/setup dev bench
 	@bench/run
+
+bench-vm: ## create latency on cgroup v2 against the floor in the same VM (sudo)
+	@vagrant/test --bench $(if $(SUITE),--suite $(SUITE))
 
 images: ## build the images of the examples and tests
 	@packaging/setup

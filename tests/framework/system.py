@@ -68,7 +68,7 @@ class SystemDaemon(Daemon):
             for status in found["status"]["containerStatuses"]
             if status["name"] == container
         ]
-        return self.cgroup_root / f"pod{found['metadata']['uid']}" / identity
+        return Path(self.cgroup_root, f"pod{found['metadata']['uid']}", identity)
 
     def log_tail(self, lines: int = 60) -> str:
         command = ("journalctl", "-u", UNIT, "-n", str(lines), "--no-pager", "-o", "short-precise")

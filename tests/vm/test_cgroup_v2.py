@@ -73,7 +73,7 @@ def test_out_of_memory_ends_the_whole_container_and_no_other(installed: Installe
     installed.apply(pod("oom", hog, container("neighbour")))
 
     def killed(found: dict[str, object]) -> bool:
-        return restarts(found, "hog") > 0 or "terminated" in status(found, "hog")["state"]  # type: ignore[arg-type]
+        return restarts(found, "hog") > 0 or "terminated" in status(found, "hog")["state"]
 
     found = installed.wait_for("oom", killed, 60)
     ended = {**status(found, "hog").get("lastState", {}), **status(found, "hog")["state"]}["terminated"]
