@@ -227,13 +227,3 @@ def to_document(obj: msgspec.Struct) -> dict[str, Any]:
     """An object as plain dictionaries and lists, as a patch needs it."""
     document: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(obj))
     return document
-
-
-def encode_list(resource: Resource, items: list[Object], revision: int) -> bytes:
-    """A list response (``PodList`` ...). Its items have apiVersion and kind, which Kubernetes leaves out."""
-    head = {
-        "kind": f"{resource.kind}List",
-        "apiVersion": resource.api_version,
-        "metadata": {"resourceVersion": str(revision)},
-    }
-    return msgspec.json.encode({**head, "items": items})

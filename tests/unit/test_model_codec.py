@@ -251,7 +251,13 @@ def test_every_kind_has_a_checker_and_a_list() -> None:
     for resource in RESOURCES:
         document = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": {"name": "a"}}
         obj = codec.decode_document(document).object
-        listed = msgspec.json.decode(codec.encode_list(resource, [obj], 7), type=resource.list_struct)
+        version = {"resourceVersion": "7"}
+        head = {"kind": f"{resource.kind}List", "apiVersion": resource.api_version, "metadata": version}
+            "kind": f"{resource.kind}List",
+            "apiVersion": resource.api_version,
+            "metadata": {"resourceVersion": "7"},
+        }
+        listed = msgspec.json.decode(msgspec.json.encode(head | {"items": [obj]}), type=resource.list_struct)
         assert listed.items == (obj,)
         assert listed.metadata.resource_version == "7"
 
