@@ -253,10 +253,6 @@ def test_every_kind_has_a_checker_and_a_list() -> None:
         obj = codec.decode_document(document).object
         version = {"resourceVersion": "7"}
         head = {"kind": f"{resource.kind}List", "apiVersion": resource.api_version, "metadata": version}
-            "kind": f"{resource.kind}List",
-            "apiVersion": resource.api_version,
-            "metadata": {"resourceVersion": "7"},
-        }
         listed = msgspec.json.decode(msgspec.json.encode(head | {"items": [obj]}), type=resource.list_struct)
         assert listed.items == (obj,)
         assert listed.metadata.resource_version == "7"
