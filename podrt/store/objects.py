@@ -26,6 +26,7 @@ from podrt.model.namespace import Namespace
 from podrt.model.node import Node
 from podrt.model.pod import Pod
 from podrt.store.accounts import AccountKeeper
+from podrt.store.admission import Admission
 from podrt.store.namespaces import PROTECTED, NamespaceReaper, first_namespaces
 from podrt.store.store import Store
 
@@ -51,6 +52,7 @@ class Registry:
     def __init__(self, store: Store) -> None:
         """Create the first namespaces where they are missing, and go on with unfinished namespace deletions."""
         self.store = store
+        self._admission = Admission(store)
         for namespace in first_namespaces():
             if store.find(Namespace, "", namespace) is None:
                 self.create(Namespace(metadata=ObjectMeta(name=namespace)))
@@ -63,16 +65,17 @@ class Registry:
         """Store a new object after defaults and validation.
 
         Raises InvalidError with all causes, NotFoundError (no such namespace), ForbiddenError (namespace being
-        deleted), AlreadyExistsError.
+        deleted, limits or quota of the namespace), AlreadyExistsError.
         """
         resource = resource_of(obj)
         obj = self._in_namespace(resource, obj)
         for attempt in range(1, NAME_TRIES + 1):
-            new = self._prepared(resource, obj)
+            new = self._admission.defaulted(self._prepared(resource, obj))
             _refuse_invalid(resource, new.metadata, self._create_causes(obj, new))
             try:
                 if self.store.find(type(new), new.metadata.namespace, new.metadata.name) is not None:
                     raise AlreadyExistsError(self._exists_message(resource, new))
+                self._admission.check(new)
                 return new if dry_run else self.store.create(new)
             except AlreadyExistsError:
                 if obj.metadata.name or attempt == NAME_TRIES:

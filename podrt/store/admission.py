@@ -1,0 +1,91 @@
+"""What a namespace's LimitRanges and ResourceQuotas have to say about new objects, and what is used of quotas.
+
+Usage is summed up from the stored objects each time, which a namespace without a quota does not pay for; the status of
+a quota is that sum, written when it changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeVar
+
+from msgspec.structs import replace
+
+from podrt.errors import ForbiddenError
+from podrt.model import limits, quota
+from podrt.model.defaults import new_pod_status
+from podrt.model.event import Event
+from podrt.model.kinds import RESOURCES, Object, resource_of
+from podrt.model.pod import Pod
+from podrt.model.policy import LimitRange, ResourceQuota, ResourceQuotaStatus
+from podrt.model.storage import PersistentVolumeClaim
+from podrt.store.store import Store
+from podrt.store.watch import Change
+
+T = TypeVar("T", bound=Object)
+_COUNTED = tuple(one.name for one in RESOURCES if one.namespaced and one.struct is not Event)
+
+
+class Admission:
+    """Asked by the registry about each new object; keeps the status of quotas."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        for one in store.list(ResourceQuota).items:
+            self._write_used(one)
+        store.subscribe(self._on_change)
+
+    def defaulted(self, obj: T) -> T:
+        """A new object with the defaults of its namespace."""
+        if not isinstance(obj, Pod):
+            return obj
+        filled = limits.with_defaults(obj, self._ranges(obj))
+        # The QoS class hangs on what was filled in.
+        return obj if filled is obj else new_pod_status(filled)  # type: ignore[return-value]
+
+    def check(self, obj: Object) -> None:
+        """Raises ForbiddenError for an object outside of its namespace's limits, or too much for a quota."""
+        if isinstance(obj, Pod | PersistentVolumeClaim):
+            wrong = limits.violations(obj, self._ranges(obj))
+            if wrong:
+                raise self._forbidden(obj, wrong[0] if len(wrong) == 1 else f"[{', '.join(wrong)}]")
+        if not resource_of(obj).namespaced or isinstance(obj, Event):
+            return
+        for one in self._quotas(obj.metadata.namespace):
+            text = quota.refusal(one, obj, quota.total(one, self._objects(obj.metadata.namespace)))
+            if text:
+                raise self._forbidden(obj, text)
+
+    def _forbidden(self, obj: Object, why: str) -> ForbiddenError:
+        name = obj.metadata.name or obj.metadata.generate_name
+        return ForbiddenError(f'{resource_of(obj).qualified} "{name}" is forbidden: {why}')
+
+    def _ranges(self, obj: Object) -> list[LimitRange]:
+        if not self._store.count(LimitRange):
+            return []
+        return self._store.list(LimitRange, obj.metadata.namespace).items
+
+    def _quotas(self, namespace: str) -> list[ResourceQuota]:
+        return self._store.list(ResourceQuota, namespace).items if self._store.count(ResourceQuota) else []
+
+    def _objects(self, namespace: str) -> Iterator[Object]:
+        for name in _COUNTED:
+            yield from self._store.list(name, namespace).items
+
+    def _on_change(self, change: Change) -> None:
+        if change.resource not in _COUNTED or not self._store.count(ResourceQuota):
+            return
+        before, after = change.old, change.new
+        if isinstance(after, ResourceQuota) or before is None or after is None or _used(before) != _used(after):
+            for one in self._quotas(change.object.metadata.namespace):
+                self._write_used(one)
+
+    def _write_used(self, one: ResourceQuota) -> None:
+        used = quota.total(one, self._objects(one.metadata.namespace))
+        status = ResourceQuotaStatus(hard=one.spec.hard, used={name: str(amount) for name, amount in used.items()})
+        if status != one.status:
+            self._store.update(replace(one, status=status))
+
+
+def _used(obj: Object) -> dict[str, str]:
+    return {name: str(amount) for name, amount in quota.usage(obj).items()}
