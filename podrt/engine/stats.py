@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import stat
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from podrt.engine.specs import Stats
 from podrt.engine.state import Container, Machine, Sandbox
+from podrt.linux import libc
+
+_RESOLVE = libc.RESOLVE_BENEATH | libc.RESOLVE_NO_SYMLINKS | libc.RESOLVE_NO_XDEV
 
 
 async def of_container(machine: Machine, unit: Container) -> Stats:
@@ -37,23 +43,45 @@ def _read(machine: Machine, cgroup: str, **disk: int) -> Stats:
 
 
 def disk_usage(directory: Path) -> tuple[int, int]:
-    """(bytes allocated, inodes) below a directory, each hard-linked file once, other file systems left out."""
+    """(bytes allocated, inodes) below a directory, each hard-linked file once, other file systems left out.
+
+    A container works in it meanwhile: no link that it exchanges for a directory is followed, and what can't be opened
+    (gone, or nested deeper than a path can be long) is not counted.
+    """
     used = inodes = 0
     seen: set[int] = set()
-    pending = [os.fspath(directory)]
-    while pending:
-        try:
-            with os.scandir(pending.pop()) as entries:
-                for entry in entries:
-                    found = entry.stat(follow_symlinks=False)
-                    if found.st_nlink > 1 and not entry.is_dir(follow_symlinks=False):
-                        if found.st_ino in seen:
-                            continue
-                        seen.add(found.st_ino)
-                    used += found.st_blocks * 512
-                    inodes += 1
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append(entry.path)
-        except FileNotFoundError:
-            continue  # removed meanwhile
+    try:
+        top = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return 0, 0
+    try:
+        pending = ["."]
+        while pending:
+            path = pending.pop()
+            try:
+                fd = libc.openat2(top, path, os.O_RDONLY | os.O_DIRECTORY, 0, _RESOLVE)
+            except OSError:
+                continue
+            for name, found in _entries(fd):
+                if stat.S_ISDIR(found.st_mode):
+                    pending.append(f"{path}/{name}")
+                elif found.st_nlink > 1:
+                    if found.st_ino in seen:
+                        continue
+                    seen.add(found.st_ino)
+                used += found.st_blocks * 512
+                inodes += 1
+    finally:
+        os.close(top)
     return used, inodes
+
+
+def _entries(fd: int) -> Iterator[tuple[str, os.stat_result]]:
+    """What is in a directory; closes ``fd``."""
+    try:
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    yield entry.name, entry.stat(follow_symlinks=False)
+    finally:
+        os.close(fd)
