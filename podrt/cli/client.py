@@ -136,6 +136,12 @@ class Response:
 
     def chunks(self, limit: int = 256 * 1024) -> Iterator[bytes]:
         """The body as it arrives. Raises CliError if the connection breaks in the middle."""
+        try:
+            yield from self._body(limit)
+        except ConnectionError:  # a reset instead of an end: the daemon went with something of ours unread
+            raise CliError(_CUT_ANSWER) from None
+
+    def _body(self, limit: int) -> Iterator[bytes]:
         if self._chunked:
             yield from self._chunked_body(limit)
             return
@@ -155,7 +161,9 @@ class Response:
             try:
                 size = int(size_text, 16)
             except ValueError:
-                raise CliError("the daemon's answer is not HTTP") from None
+                size = -1
+            if size < 0:
+                raise CliError("the daemon's answer is not HTTP")
             if size == 0:
                 return
             while size:

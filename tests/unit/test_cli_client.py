@@ -78,6 +78,35 @@ def test_a_watch_that_is_cut_between_two_events_is_an_error_in_the_middle(server
     assert len(seen) == 1
 
 
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"Transfer-Encoding: chunked\r\n\r\n-5\r\nabcde\r\n", "not HTTP"),
+        (b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n", "not HTTP"),
+        (b"Transfer-Encoding: chunked\r\n\r\n5\r\nab", "in the middle"),
+        (b"\r\n{", "in the middle"),
+    ],
+)
+def test_a_daemon_that_dies_or_talks_nonsense(tmp_path: Path, answer: bytes, words: str) -> None:
+    """A peer that closes with something unread resets the connection (unix(7)); that is no end of a body either."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "s"))
+    listener.listen(1)
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        connection.recv(10)
+        connection.sendall(b"HTTP/1.1 200 OK\r\n" + answer)
+        connection.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    with pytest.raises(CliError, match=words):
+        Client(str(tmp_path / "s")).get("/x")
+    thread.join()
+    listener.close()
+
+
 def test_informational_answers_are_passed_over(server: FakeServer, client: Client) -> None:
     def answer(handler: Handler, _: Request) -> None:
         handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n")
