@@ -14,6 +14,7 @@ from podrt.model.container import Container
 MESSAGE_BYTES = 4096
 LOG_LINES = 80
 LOG_BYTES = 2048
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 def read_message(container: Container, file: Path, log: Path, exit_code: int) -> str:
@@ -27,7 +28,8 @@ def read_message(container: Container, file: Path, log: Path, exit_code: int) ->
 def _log_tail(log: Path) -> str:
     """The last 80 lines or 2048 bytes of a CRI log, whichever is less."""
     try:
-        with log.open("rb") as stream:
+        # A Pod that collects logs may have put a link there.
+        with os.fdopen(os.open(log, _FLAGS), "rb") as stream:
             size = stream.seek(0, os.SEEK_END)
             # The head of a line takes up to 48 bytes beside its text.
             stream.seek(max(0, size - LOG_BYTES - LOG_LINES * 48))
@@ -45,7 +47,7 @@ def _log_tail(log: Path) -> str:
 def _head(file: Path) -> str:
     try:
         # The container can put nothing else in its place (it holds a bind mount), but don't follow links all the same.
-        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        fd = os.open(file, _FLAGS)
     except OSError:
         return ""
     with open(fd, "rb") as stream:
