@@ -35,7 +35,7 @@ class LogOptions:
     previous: bool = False
     """For the caller, who chooses the file."""
     tail_lines: int | None = None
-    """Complete lines, counted over both streams from the end; None: all."""
+    """Lines, counted over both streams from the end, one that nothing has ended yet with them; None: all."""
     since_seconds: float | None = None
     since_time: float | None = None
     """Seconds since the epoch."""
@@ -144,7 +144,7 @@ class _Reader:
         self._older: list[Path] = []
 
     def seek(self, tail: int | None) -> None:
-        """Open at the first record to show: the ``tail``-th complete line from the end, or the oldest record."""
+        """Open at the first record to show: the ``tail``-th line from the end, or the oldest record."""
         if tail is None:
             self._older = _rotated(self._path)
             self._next_older()
@@ -155,7 +155,7 @@ class _Reader:
         if tail == 0:
             os.lseek(self._fd, 0, os.SEEK_END)
             return
-        offset, missing = _tail_offset(self._fd, tail)
+        offset, missing = _tail_offset(self._fd, tail, newest=True)
         if not missing:
             os.lseek(self._fd, offset, os.SEEK_SET)
             return
@@ -284,15 +284,20 @@ def _after(paths: list[Path], inode: int) -> list[Path]:
     return []
 
 
-def _tail_offset(fd: int, lines: int) -> tuple[int, int]:
-    """Where the last ``lines`` complete lines of a log begin, read from the end; and how many lines are missing.
+def _tail_offset(fd: int, lines: int, *, newest: bool = False) -> tuple[int, int]:
+    """Where the last ``lines`` lines of a log begin, read from the end; and how many lines are missing.
 
-    A complete line is the records up to and with one tagged F, so the offset is just behind the F record before them.
+    A line is the records up to and with one tagged F, so the offset is just behind the F record before them. At the end
+    of the ``newest`` file stands perhaps one that nothing has ended: ``printf 'no newline'``.
     """
     end = os.fstat(fd).st_size
     found = 0
+    last = newest
     for offset, record in _backwards(fd, end):
-        if _is_full(record):
+        full, at_end, last = _is_full(record), last, False
+        if at_end and not full:
+            found = 1
+        if full:
             if found == lines:
                 return offset + len(record) + 1, 0
             found += 1

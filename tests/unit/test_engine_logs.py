@@ -47,6 +47,19 @@ async def test_tail_counts_complete_lines(tmp_path: Path, tail: int, wanted: byt
     assert await read(path, LogOptions(tail_lines=tail)) == wanted
 
 
+@pytest.mark.parametrize(
+    ("tail", "wanted"),
+    [(0, b""), (1, b"c1c2"), (2, b"b\nc1c2"), (3, b"a\nb\nc1c2"), (4, b"z\na\nb\nc1c2"), (9, b"z\na\nb\nc1c2")],
+)
+async def test_tail_counts_a_last_line_that_nothing_has_ended(tmp_path: Path, tail: int, wanted: bytes) -> None:
+    path = tmp_path / "0.log"
+    (tmp_path / "0.log.20260102-030405").write_text(record("z"))
+    path.write_text(record("a") + record("b") + record("c1", tag="P") + record("c2", tag="P"))
+    assert await read(path, LogOptions(tail_lines=tail)) == wanted
+    path.write_text(record("c1", tag="P") + record("c2", tag="P"))
+    assert await read(path, LogOptions(tail_lines=1)) == b"c1c2"
+
+
 async def test_tail_of_a_large_log_reads_only_its_end(tmp_path: Path) -> None:
     path = tmp_path / "0.log"
     with path.open("w") as file:
