@@ -6,9 +6,9 @@ from podrt.model.kinds import Object
 from podrt.model.pod import Pod
 from podrt.model.support import POD, State
 
-# Where the field asks for something that a user may rely on; the rest of the accepted ones (tolerations, priority ...)
+# Where the field asks for something that a user may rely on; the rest of the accepted ones (service account ...)
 # ask for nothing that is missing.
-_TOLD = ("nodeSelector", "affinity", "topologySpreadConstraints", "imagePullSecrets", "priorityClassName")
+_TOLD = ("imagePullSecrets", "priorityClassName")
 
 
 def accepted_without_effect(sent: Object) -> tuple[str, ...]:

@@ -17,8 +17,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from podrt.errors import Cause
-from podrt.model.pod import PodSpec
+from podrt.model.kinds import Object
+from podrt.model.pod import Pod, PodSpec
 from podrt.model.volume import REMOVED_SOURCES, Volume
+from podrt.model.workloads import template_of
 
 
 class State(enum.Enum):
@@ -62,7 +64,7 @@ POD: dict[str, Support] = {
     "terminationGracePeriodSeconds": YES,
     "activeDeadlineSeconds": YES,
     "dnsPolicy": YES,
-    "nodeSelector": _accepted(ONE_NODE),
+    "nodeSelector": YES,
     "serviceAccountName": YES,
     "serviceAccount": _accepted("the old name of serviceAccountName"),
     "automountServiceAccountToken": _accepted(
@@ -77,23 +79,23 @@ POD: dict[str, Support] = {
     "imagePullSecrets": YES,
     "hostname": YES,
     "subdomain": YES,
-    "affinity": _accepted(ONE_NODE),
+    "affinity": Support(State.SUPPORTED, "preferences choose between nodes: with one they have no effect"),
     "schedulerName": _accepted(ONE_NODE),
-    "tolerations": _accepted("the node has no taints"),
+    "tolerations": YES,
     "hostAliases": YES,
-    "priorityClassName": _accepted("nothing is preempted"),
-    "priority": _accepted("nothing is preempted"),
+    "priorityClassName": _accepted("there are no PriorityClass objects; give spec.priority"),
+    "priority": YES,
     "dnsConfig": YES,
     "readinessGates": YES,
     "runtimeClassName": NO,
     "enableServiceLinks": _accepted("there are no Services, so there are no variables of them"),
-    "preemptionPolicy": _accepted("nothing is preempted"),
+    "preemptionPolicy": YES,
     "overhead": NO,
-    "topologySpreadConstraints": _accepted(ONE_NODE),
+    "topologySpreadConstraints": YES,
     "setHostnameAsFQDN": NO,
     "os": _accepted("linux only, which validation sees to"),
     "hostUsers": YES,
-    "schedulingGates": NO,
+    "schedulingGates": YES,
     "resourceClaims": NO,
     "resources": NO,
     "hostnameOverride": NO,
@@ -261,6 +263,17 @@ _BRANCHES = frozenset(name.rpartition(".")[0] for name in TABLE)
 def unsupported(spec: PodSpec) -> list[Cause]:
     """The fields of a valid spec that this version refuses, each with its path."""
     return [*_walk(spec, "spec", "spec"), *_sysctls(spec)]
+
+
+def unsupported_in(obj: Object) -> list[Cause]:
+    """The same of any object: of a Pod, or of the Pods that a workload's template makes."""
+    if isinstance(obj, Pod):
+        return unsupported(obj.spec)
+    found = template_of(obj)
+    if found is None:
+        return []
+    path, template = found
+    return [cause._replace(field=f"{path}.{cause.field}") for cause in unsupported(template.spec)]
 
 
 def _sysctls(spec: PodSpec) -> Iterator[Cause]:

@@ -33,6 +33,7 @@ from podrt.node.context import Context
 from podrt.node.facts import MANAGER, MANAGER_LABEL
 from podrt.node.node_status import MAX_IMAGES, NodeInfo
 from podrt.node.order import containers
+from podrt.node.scheduler import Scheduler
 from podrt.node.volumes.token import Signer
 from podrt.node.worker import PodWorker, uid_of
 from podrt.store.events import EventRecorder
@@ -76,6 +77,8 @@ class Agent:
         self._images = images
         self._recorder = recorder
         self._on_failure = on_failure
+        scheduling = EventRecorder(registry.store, "default-scheduler", self._node.name, ttl=config.event_ttl)
+        self._scheduler = Scheduler(registry, scheduling, self._node.name, self._add)
         self._workers: dict[str, PodWorker] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._pods_of_boxes: dict[str, str] = {}
@@ -94,9 +97,13 @@ class Agent:
         pods = store.list(Pod).items
         await self._remove_orphans({pod.metadata.uid for pod in pods})
         self._subscription = store.subscribe(self._on_change, Pod)
+        self._node_subscription = store.subscribe(self._on_node, Node)
         self._sources = [store.subscribe(self._on_source, kind) for kind in SOURCES]
-        for pod in pods:
-            self._add(pod)
+        for pod in sorted(pods, key=lambda pod: not pod.spec.node_name):
+            # Those that have their place first: the others have to fit beside them.
+            self._scheduler.note(None, pod)
+            if pod.spec.node_name:
+                self._add(pod)
         self._service = [
             self._watched(self._follow_engine(), "engine events"),
             self._watched(self._keep_node(), "node status"),
@@ -106,6 +113,7 @@ class Agent:
         """End all tasks. Pods run on."""
         self._closing = True
         self._subscription.close()
+        self._node_subscription.close()
         for source in self._sources:
             source.close()
         await self._claims.close()
@@ -123,14 +131,22 @@ class Agent:
     # Workers
 
     def _on_change(self, change: Change) -> None:
-        pod = change.new
-        if isinstance(pod, Pod) and change.old is None:
+        old, pod = change.old, change.new
+        assert (old is None or isinstance(old, Pod)) and (pod is None or isinstance(pod, Pod))
+        self._scheduler.note(old, pod)
+        if pod is not None and change.old is None and pod.spec.node_name:
             self._add(pod)
         obj = change.object
         if (worker := self._workers.get(obj.metadata.uid)) is not None:
             worker.poke()
             if pod is not None and change.old is not None and _described(pod) != _described(change.old):
                 worker.relabeled(obj)
+
+    def _on_node(self, change: Change) -> None:
+        """Labels, taints or capacity may let in what did not fit before; heartbeats don't."""
+        old, new = change.old, change.new
+        if not isinstance(old, Node) or not isinstance(new, Node) or _placing(old) != _placing(new):
+            self._scheduler.retry()
 
     def _on_source(self, change: Change) -> None:
         """What volumes and variables are made of has changed."""
@@ -310,3 +326,8 @@ def _why_no_log(status: ContainerStatus | None) -> str:
 
 def _described(obj: Object) -> tuple[dict[str, str], dict[str, str]]:
     return obj.metadata.labels, obj.metadata.annotations
+
+
+def _placing(node: Node) -> tuple[object, ...]:
+    """All of a node that decides about placement."""
+    return node.metadata.labels, node.spec, node.status.allocatable

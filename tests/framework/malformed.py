@@ -661,7 +661,6 @@ NOT_YET = _simple(
             {"name": "data", "csi": {"driver": "x.example.com"}},
         ),
         "runtime class": ("spec.runtimeClassName", FORBIDDEN, "spec/runtimeClassName", "kata"),
-        "scheduling gates": ("spec.schedulingGates", FORBIDDEN, "spec/schedulingGates", [{"name": "a"}]),
         "SCTP": (f"{F0}.ports[0].protocol", FORBIDDEN, f"{C0}/ports/0/protocol", "SCTP"),
         "huge pages": ("spec.volumes[0].emptyDir.medium", FORBIDDEN, "spec/volumes/0/emptyDir/medium", "HugePages"),
     }

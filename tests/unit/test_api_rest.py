@@ -381,8 +381,8 @@ async def test_refused_protobuf(api: Harness, path: str, body: bytes, code: int,
 
 async def test_warning_of_fields_without_effect(api: Harness) -> None:
     code, headers, _ = await api.raw(
-        "POST", PODS, pod_document(nodeSelector={"zone": "a"}, tolerations=[{"operator": "Exists"}])
+        "POST", PODS, pod_document(priorityClassName="important", tolerations=[{"operator": "Exists"}])
     )
     assert code == 201
     (warning,) = headers.getall("Warning")  # type: ignore[attr-defined]
-    assert warning.startswith('299 - "spec.nodeSelector: has no effect here')
+    assert warning.startswith('299 - "spec.priorityClassName: has no effect here')

@@ -1,0 +1,79 @@
+"""Placement on this node with a real daemon: a Pod that doesn't fit says why, and starts as soon as it fits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.framework.daemon import Daemon, eventually
+from tests.framework.pods import container, pod
+
+
+def asking(name: str, cpu: str, **spec: Any) -> dict[str, Any]:
+    return pod(name, container(resources={"requests": {"cpu": cpu}}), **spec)
+
+
+def events(daemon: Daemon, reason: str) -> list[str]:
+    items = daemon.api("GET", "/api/v1/namespaces/default/events")["items"]
+    return [event["message"] for event in items if event["reason"] == reason]
+
+
+def patch_node(daemon: Daemon, patch: dict[str, Any]) -> None:
+    path = f"/api/v1/nodes/{daemon.config.node_name}"
+    daemon.api("PATCH", path, patch, content_type="application/merge-patch+json")
+
+
+def scheduled(found: dict[str, Any]) -> dict[str, Any]:
+    conditions: dict[str, dict[str, Any]] = {one["type"]: one for one in found["status"].get("conditions", ())}
+    return conditions.get("PodScheduled", {})
+
+
+def test_too_much_cpu_waits_for_room(shared_daemon: Daemon) -> None:
+    cores = int(shared_daemon.api("GET", "/api/v1/nodes")["items"][0]["status"]["allocatable"]["cpu"])
+    shared_daemon.apply(asking("first", str(cores)))
+    shared_daemon.wait_for("first", "Running")
+    shared_daemon.apply(asking("second", "1"))
+    waiting = shared_daemon.wait_for("second", lambda found: scheduled(found).get("status") == "False")
+    assert "1 Insufficient cpu" in scheduled(waiting)["message"]
+    assert waiting["status"]["phase"] == "Pending"
+    assert "nodeName" not in waiting["spec"]
+    assert any("Insufficient cpu" in message for message in events(shared_daemon, "FailedScheduling"))
+    shared_daemon.delete("first")
+    assert scheduled(shared_daemon.wait_for("second", "Running"))["status"] == "True"
+
+
+def test_a_label_of_the_node_lets_a_pod_in(shared_daemon: Daemon) -> None:
+    shared_daemon.apply(pod("picky", nodeSelector={"disk": "ssd"}))
+    shared_daemon.wait_for("picky", lambda found: scheduled(found).get("reason") == "Unschedulable")
+    shared_daemon.cli("label", "node", shared_daemon.config.node_name, "disk=ssd")
+    shared_daemon.wait_for("picky", "Running")
+
+
+def test_a_cordoned_node_takes_no_new_pods(shared_daemon: Daemon) -> None:
+    shared_daemon.apply(pod("before"))
+    shared_daemon.wait_for("before", "Running")
+    patch_node(shared_daemon, {"spec": {"unschedulable": True}})
+    shared_daemon.apply(pod("after"))
+    shared_daemon.wait_for("after", lambda found: "unschedulable" in scheduled(found).get("message", ""))
+    patch_node(shared_daemon, {"spec": {"unschedulable": None}})
+    shared_daemon.wait_for("after", "Running")
+
+
+def test_preemption(shared_daemon: Daemon) -> None:
+    cores = int(shared_daemon.api("GET", "/api/v1/nodes")["items"][0]["status"]["allocatable"]["cpu"])
+    shared_daemon.apply(asking("humble", str(cores), priority=1))
+    shared_daemon.wait_for("humble", "Running")
+    shared_daemon.apply(asking("mighty", "1", priority=100))
+    shared_daemon.wait_for("mighty", "Running")
+    assert not shared_daemon.exists("humble")
+    assert eventually(lambda: events(shared_daemon, "Preempted"))
+
+
+def test_waiting_pods_are_placed_after_a_restart(shared_daemon: Daemon) -> None:
+    shared_daemon.apply(pod("gated", schedulingGates=[{"name": "example.com/wait"}]))
+    shared_daemon.wait_for("gated", lambda found: scheduled(found).get("reason") == "SchedulingGated")
+    shared_daemon.kill()
+    shared_daemon.start()
+    patch = {"spec": {"schedulingGates": []}}
+    path = "/api/v1/namespaces/default/pods/gated"
+    shared_daemon.api("PATCH", path, patch, content_type="application/merge-patch+json")
+    shared_daemon.wait_for("gated", "Running")
