@@ -13,7 +13,7 @@ import shlex
 from typing import NamedTuple
 
 from podrt.engine.api import EngineApi
-from podrt.errors import DeadlineError, LaunchError, PodrtError
+from podrt.errors import DeadlineError, PodrtError
 from podrt.model.base import IntOrString
 from podrt.model.container import Container as ContainerSpec
 from podrt.model.container import ExecAction, GRPCAction, HTTPGetAction, Probe, TCPSocketAction
@@ -71,10 +71,8 @@ async def _exec(action: ExecAction, target: Target, timeout: float) -> Outcome:
         return Outcome(
             Result.FAILURE, f'command timed out: "{shlex.join(action.command)}" timed out after {timeout:g}s'
         )
-    except LaunchError as error:
-        # A command that can't be executed has failed, like a shell's 126 and 127.
-        return Outcome(Result.FAILURE, str(error))
     except (PodrtError, OSError) as error:
+        # Also a command that does not exist: under a kubelet that is no verdict either.
         raise HandlerError(str(error)) from error
     text = (found.stdout + found.stderr)[:OUTPUT_BYTES].decode(errors="replace")
     return Outcome(Result.SUCCESS if found.code == 0 else Result.FAILURE, text)

@@ -182,7 +182,7 @@ class Prober:
                 outcome = await run_probe(probe, self._target)
             except HandlerError as error:
                 if not left:
-                    self._tell("Warning", "Unhealthy", f"{word} probe errored: {error}")
+                    self._tell("Warning", "Unhealthy", f"{word} probe errored and resulted in unknown state: {error}")
                 continue
             if outcome.result is Result.FAILURE:
                 self._tell("Warning", "Unhealthy", f"{word} probe failed: {outcome.text}")

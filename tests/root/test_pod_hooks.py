@@ -224,3 +224,31 @@ def test_everything_in_the_documented_order(shared_daemon: Daemon, tmp_path: Any
     stamps = [int(line.split()[0]) for line in (tmp_path / "order").read_text().splitlines()]
     assert stamps == sorted(stamps)
     assert not events(shared_daemon, "all", "Unhealthy")
+
+
+def test_a_daemon_that_dies_in_a_pre_stop_hook_goes_on(daemon: Daemon, tmp_path: Any) -> None:
+    hook = {"preStop": shell(f"{note('hook')}; sleep 2")}
+    main = container(script=waits("main"), lifecycle=hook, **LOG)
+    daemon.apply(pod("cut", main, volumes=log_volume(tmp_path), terminationGracePeriodSeconds=60))
+    daemon.wait_for("cut", "Ready")
+    eventually(lambda: (tmp_path / "order").exists())
+    daemon.delete("cut", wait=False)
+    eventually(lambda: "hook" in words(tmp_path))
+    daemon.kill()
+    daemon.start()
+    daemon.wait_for("cut", "deleted", 20)
+    # At least once: nobody knows how far the first one came.
+    assert words(tmp_path) == ["main-runs", "hook", "hook", "main-term"]
+
+
+def test_a_daemon_that_dies_in_the_middle_of_init_goes_on(daemon: Daemon, tmp_path: Any) -> None:
+    steps = [container(name, f"{note(name)}; sleep 2", **LOG) for name in ("one", "two")]
+    daemon.apply(
+        pod("begun", container(script=waits("main"), **LOG), initContainers=steps, volumes=log_volume(tmp_path))
+    )
+    eventually(lambda: (tmp_path / "order").exists())
+    daemon.kill()
+    time.sleep(2.5)
+    daemon.start()
+    daemon.wait_for("begun", "Ready", 20)
+    eventually(lambda: words(tmp_path) == ["one", "two", "main-runs"], 5)

@@ -135,6 +135,14 @@ def test_an_exec_probe_that_takes_too_long_has_failed(shared_daemon: Daemon) -> 
     told(shared_daemon, "sleepy", "Unhealthy", 'command timed out: "sleep 30" timed out after 1s')
 
 
+def test_a_command_that_does_not_exist_is_no_verdict(shared_daemon: Daemon) -> None:
+    probe = {"exec": {"command": ["/no/such/command"]}, "periodSeconds": 1, "failureThreshold": 1}
+    shared_daemon.apply(pod("mistaken", container(livenessProbe=probe)))
+    told(shared_daemon, "mistaken", "Unhealthy", "Liveness probe errored and resulted in unknown state: ")
+    time.sleep(2)
+    assert restarts(shared_daemon.pod("mistaken")) == 0
+
+
 def test_what_probes_said_outlives_the_daemon(daemon: Daemon) -> None:
     startup = {"exec": {"command": ["test", "-e", "/tmp/up"]}, "periodSeconds": 1, "failureThreshold": 30}
     slow = {"exec": {"command": ["true"]}, "periodSeconds": 60}

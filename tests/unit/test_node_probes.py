@@ -352,7 +352,7 @@ async def test_a_handler_error_is_tried_three_times_and_then_ignored() -> None:
     spec = Container(name="a", liveness_probe=probe(exec=EXEC, failure_threshold=1))
     prober = Prober(target(engine, spec), 1.0, lambda *told: events.append(told[2]), lambda: None)
     await until(lambda: bool(events))
-    assert (engine.asked, events) == (3, ["Liveness probe errored: not running"])
+    assert (engine.asked, events) == (3, ["Liveness probe errored and resulted in unknown state: not running"])
     assert prober.report(Live()).unhealthy == ""
     prober.close()
 
