@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import click
 
 from podrt.cli.lazy import Lazy, RootGroup
@@ -62,4 +65,16 @@ def cli(ctx: click.Context, socket: str, namespace: str) -> None:
 
 def main() -> None:
     """The ``podrt`` script."""
+    _open_standard_streams()
     cli(prog_name="podrt")
+
+
+def _open_standard_streams() -> None:
+    """/dev/null in place of a closed stdin, stdout or stderr (``podrt exec -i web -- cat <&-``).
+
+    Else the connection to the daemon gets the number of the closed one, and is read as the input or printed to.
+    """
+    for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is ``fd``
+            setattr(sys, name, os.fdopen(fd, mode, closefd=False))

@@ -55,6 +55,20 @@ def test_help_and_get_import_nothing_heavy(server: FakeServer) -> None:
     assert len(server.requests) == 1
 
 
+def test_closed_standard_streams_are_not_given_to_the_connection(server: FakeServer, tmp_path: Path) -> None:
+    """The connection would get number 0 or 1, and ``exec -i`` would read it, ``get`` write to it."""
+    table = {"kind": "Table", "columnDefinitions": [{"name": "Name"}], "rows": [{"cells": ["web"], "object": None}]}
+    server.routes["GET", "/api/v1/namespaces/default/pods"] = table
+    code = (
+        "import os, podrt.cli.client as c\nold = c.Stream.__init__\n"
+        f"def new(self, sock): old(self, sock); open({str(tmp_path / 'fd')!r}, 'w').write(str(sock.fileno()))\n"
+        f"c.Stream.__init__ = new\n{RUN}"
+    )
+    command = [sys.executable, "-c", code, "--socket", server.path, "get", "pods"]
+    done = subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command], timeout=30)
+    assert done.returncode == 0 and int((tmp_path / "fd").read_text()) > 2
+
+
 def cpu_seconds(*args: str) -> float:
     """The least CPU time of some runs: others on the machine can only add."""
     best = 9.0
