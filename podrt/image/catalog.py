@@ -143,7 +143,7 @@ class Catalog:
     def delete(self, image: Image) -> int:
         """Forget an image and remove what only it needed; returns the bytes freed.
 
-        The files of its layers go when :meth:`LayerStore.empty_trash` is called, outside of the lock.
+        The files of its layers go when :meth:`podrt.image.staging.Staging.empty_trash` is called, outside of the lock.
         """
         with self.lock:
             self._index.remove(image.id)

@@ -24,13 +24,13 @@ from typing import NamedTuple
 from podrt import fsutil
 from podrt.errors import ImageError
 from podrt.image.compression import Readable
+from podrt.image.staging import TRASH
 from podrt.image.unpack import Limits, unpack
 from podrt.linux import libc
 from podrt.linux.removal import remove_tree
 
 _LOG = logging.getLogger(__name__)
 _HEX = 64
-_TRASH = "removed-"
 _VERSION = 1
 _BATCH_BYTES = 512 << 20
 """Bytes of unpacked layers that wait for one syncfs(2) at most."""
@@ -237,23 +237,17 @@ class LayerStore:
     def remove(self, chain_id: str) -> int:
         """Remove a layer that nothing uses; returns the bytes of its contents.
 
-        It is gone at once; :meth:`empty_trash` deletes the files, which takes its time.
+        It is gone at once; :meth:`podrt.image.staging.Staging.empty_trash` deletes the files.
         """
         info = self._infos.pop(chain_id, None)
         self._discard(chain_id)
         return info.size if info else 0
 
-    def empty_trash(self) -> None:
-        """Delete the files of removed layers."""
-        for entry in list(os.scandir(self._staging)):
-            if entry.name.startswith(_TRASH):
-                _remove(entry.path)  # another thread may be at the same
-
     def _discard(self, chain_id: str) -> None:
         """Take the directory away in one step, to where a crash leaves nothing of it behind."""
         target = self.path(chain_id)
         with contextlib.suppress(FileNotFoundError):
-            os.rename(target, self._staging / f"{_TRASH}{uuid.uuid4().hex}")
+            os.rename(target, self._staging / f"{TRASH}{uuid.uuid4().hex}")
         fsutil.unlink_missing_ok(f"{target}.json")
 
     def _present(self) -> Iterator[str]:

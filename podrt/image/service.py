@@ -110,7 +110,7 @@ class ImageStore:
         self.journal = Journal(root / "pulls")
         if self._staging.alone:
             self._catalog.sweep(self.journal.kept())
-            self._layers.empty_trash()
+        self._staging.empty_trash()
 
     def close(self) -> None:
         """Remove the staging directory. The store is not to be used afterwards."""
@@ -340,7 +340,7 @@ class ImageStore:
                 users = ", ".join(holders[:3])
                 raise ImageInUseError(f"image {reference} is used by {users}; delete what uses it first")
             self._catalog.delete(image)
-        self._layers.empty_trash()
+        self._staging.empty_trash()
         return [*removals, Removal(deleted=image.id)]
 
     def prune(self, all: bool = False) -> PruneReport:
@@ -354,7 +354,7 @@ class ImageStore:
                     removed += [*(Removal(untagged=name) for name in image.names), Removal(deleted=image.id)]
             self.journal.clear()
             reclaimed += self._catalog.sweep()
-        self._layers.empty_trash()
+        self._staging.empty_trash()
         return PruneReport(tuple(removed), reclaimed)
 
     def holders(self, image: Image) -> builtins.list[str]:
@@ -374,7 +374,7 @@ class ImageStore:
             if self._catalog.holders(image.id):
                 raise ConflictError(f"image {image.id} is used")
             freed = self._catalog.delete(image)
-        self._layers.empty_trash()
+        self._staging.empty_trash()
         return freed
 
     def hold(self, image_id: str, owner: str) -> None:
