@@ -27,7 +27,10 @@ _SUBRESOURCES: dict[str, tuple[str, tuple[str, ...]]] = {
     "exec": ("PodExecOptions", ("create", "get")),
     "attach": ("PodAttachOptions", ("create", "get")),
     "portforward": ("PodPortForwardOptions", ("create", "get")),
+    "scale": ("Scale", ("get", "patch", "update")),
 }
+SCALE_GROUP, SCALE_VERSION = "autoscaling", "v1"
+"""Where the kind Scale belongs, whatever it scales."""
 
 
 class Announced(NamedTuple):
@@ -129,11 +132,13 @@ def resource_list(group: Group) -> dict[str, Any]:
         entries.append(entry)
         for name in resource.subresources:
             kind, verbs = _SUBRESOURCES[name]
+            foreign = {"group": SCALE_GROUP, "version": SCALE_VERSION} if name == "scale" else {}
             entries.append(
                 {
                     "name": f"{resource.name}/{name}",
                     "singularName": "",
                     "namespaced": resource.namespaced,
+                    **foreign,
                     "kind": kind or resource.kind,
                     "verbs": verbs,
                 }
@@ -185,4 +190,6 @@ def _aggregated_group(group: Group) -> dict[str, Any]:
 
 
 def _kind(group: Group, kind: str) -> dict[str, str]:
+    if kind == "Scale":
+        return {"group": SCALE_GROUP, "version": SCALE_VERSION, "kind": kind}
     return {"group": group.name, "version": group.version, "kind": kind}

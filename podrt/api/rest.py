@@ -19,6 +19,7 @@ from podrt.api import body, patch, query, watching
 from podrt.api.call import CALL, routed
 from podrt.api.discovery import UNDELETABLE_COLLECTIONS
 from podrt.api.negotiate import Shape, wanted
+from podrt.api.scale import ScaleHandlers
 from podrt.api.status import Subject, UnsupportedMediaTypeError, success
 from podrt.api.strategic import strategic_merge
 from podrt.api.table import table
@@ -38,6 +39,7 @@ class RestHandlers:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._store = registry.store
+        self._scale = ScaleHandlers(registry)
 
     def routes(self) -> list[web.RouteDef]:
         found: list[web.RouteDef] = []
@@ -61,6 +63,10 @@ class RestHandlers:
                 add("GET", path, "get", self.get)
                 add("PUT", path, "update", self.update)
                 add("PATCH", path, "patch", self.patch)
+            if "scale" in resource.subresources:
+                add("GET", f"{item}/scale", "get", self._scale.get)
+                add("PUT", f"{item}/scale", "update", self._scale.update)
+                add("PATCH", f"{item}/scale", "patch", self._scale.patch)
             add("DELETE", item, "delete", self.delete)
         return found
 

@@ -26,10 +26,12 @@ from podrt.errors import MalformedError
 _MERGE_KEYS = {
     "Container": "name",
     "ContainerPort": "containerPort",
+    "DeploymentCondition": "type",
     "EnvVar": "name",
     "EphemeralContainer": "name",
     "HostAlias": "ip",
     "HostIP": "ip",
+    "JobCondition": "type",
     "LocalObjectReference": "name",
     "NamespaceCondition": "type",
     "NodeAddress": "type",
@@ -44,6 +46,7 @@ _MERGE_KEYS = {
     "Volume": "name",
     "VolumeDevice": "devicePath",
     "VolumeMount": "mountPath",
+    "WorkloadCondition": "type",
 }
 # Lists of scalars that merge as sets.
 _MERGED_SETS = {("ObjectMeta", "finalizers"), ("NodeSpec", "podCIDRs")}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from podrt.api import table_more
+from podrt.api import table_more, table_workloads
 from podrt.api.humantime import age
 from podrt.api.podstatus import summarize
 from podrt.model.event import Event
@@ -224,6 +224,95 @@ PRINTERS: dict[str, Printer] = {
             Column("Age"),
         ),
         table_more.storage_class,
+    ),
+    "deployments": Printer(
+        (
+            Column("Name"),
+            Column("Ready"),
+            Column("Up-to-date"),
+            Column("Available"),
+            Column("Age"),
+            Column("Containers", wide=True),
+            Column("Images", wide=True),
+            Column("Selector", wide=True),
+        ),
+        table_workloads.deployment,
+    ),
+    "replicasets": Printer(
+        (
+            Column("Name"),
+            Column("Desired", type="integer"),
+            Column("Current", type="integer"),
+            Column("Ready", type="integer"),
+            Column("Age"),
+            Column("Containers", wide=True),
+            Column("Images", wide=True),
+            Column("Selector", wide=True),
+        ),
+        table_workloads.replica_set,
+    ),
+    "statefulsets": Printer(
+        (
+            Column("Name"),
+            Column("Ready"),
+            Column("Age"),
+            Column("Containers", wide=True),
+            Column("Images", wide=True),
+        ),
+        table_workloads.stateful_set,
+    ),
+    "daemonsets": Printer(
+        (
+            Column("Name"),
+            Column("Desired", type="integer"),
+            Column("Current", type="integer"),
+            Column("Ready", type="integer"),
+            Column("Up-to-date", type="integer"),
+            Column("Available", type="integer"),
+            Column("Node Selector"),
+            Column("Age"),
+            Column("Containers", wide=True),
+            Column("Images", wide=True),
+            Column("Selector", wide=True),
+        ),
+        table_workloads.daemon_set,
+    ),
+    "controllerrevisions": Printer(
+        (
+            Column("Name"),
+            Column("Controller"),
+            Column("Revision", type="integer"),
+            Column("Age"),
+        ),
+        table_workloads.controller_revision,
+    ),
+    "jobs": Printer(
+        (
+            Column("Name"),
+            Column("Status"),
+            Column("Completions"),
+            Column("Duration"),
+            Column("Age"),
+            Column("Containers", wide=True),
+            Column("Images", wide=True),
+            Column("Selector", wide=True),
+        ),
+        table_workloads.job,
+    ),
+    "cronjobs": Printer(
+        (
+            Column("Name"),
+            Column("Schedule"),
+            Column("Timezone"),
+            Column("Suspend"),
+            Column("Active", type="integer"),
+            Column("Last Schedule"),
+            Column("Age"),
+            Column("Containers", wide=True),
+            Column("Images", wide=True),
+            Column("Selector", wide=True),
+        ),
+        table_workloads.cron_job,
     ),
 }
 

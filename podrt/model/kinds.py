@@ -8,7 +8,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from podrt.errors import NotFoundError
+from podrt.model.apps import (
+    ControllerRevision,
+    ControllerRevisionList,
+    DaemonSet,
+    DaemonSetList,
+    Deployment,
+    DeploymentList,
+    ReplicaSet,
+    ReplicaSetList,
+    StatefulSet,
+    StatefulSetList,
+)
 from podrt.model.base import Struct
+from podrt.model.batch import CronJob, CronJobList, Job, JobList
 from podrt.model.configuration import (
     ConfigMap,
     ConfigMapList,
@@ -44,6 +57,13 @@ Object = (
     | PersistentVolume
     | PersistentVolumeClaim
     | StorageClass
+    | Deployment
+    | ReplicaSet
+    | StatefulSet
+    | DaemonSet
+    | ControllerRevision
+    | Job
+    | CronJob
 )
 """Any object that can be stored."""
 
@@ -62,6 +82,8 @@ class Resource:
     categories: tuple[str, ...] = ()
     subresources: tuple[str, ...] = ()
     api_version: str = "v1"
+    generation: bool = False
+    """Whether metadata.generation counts the changes of its spec."""
 
     @property
     def group(self) -> str:
@@ -108,6 +130,7 @@ RESOURCES: tuple[Resource, ...] = (
         short_names=("po",),
         categories=("all",),
         subresources=("status", "ephemeralcontainers", "log", "exec", "attach", "portforward"),
+        generation=True,
     ),
     Resource(
         name="events",
@@ -185,6 +208,85 @@ RESOURCES: tuple[Resource, ...] = (
         namespaced=False,
         short_names=("sc",),
         api_version="storage.k8s.io/v1",
+    ),
+    Resource(
+        name="deployments",
+        singular="deployment",
+        kind="Deployment",
+        struct=Deployment,
+        list_struct=DeploymentList,
+        short_names=("deploy",),
+        categories=("all",),
+        subresources=("status", "scale"),
+        api_version="apps/v1",
+        generation=True,
+    ),
+    Resource(
+        name="replicasets",
+        singular="replicaset",
+        kind="ReplicaSet",
+        struct=ReplicaSet,
+        list_struct=ReplicaSetList,
+        short_names=("rs",),
+        categories=("all",),
+        subresources=("status", "scale"),
+        api_version="apps/v1",
+        generation=True,
+    ),
+    Resource(
+        name="statefulsets",
+        singular="statefulset",
+        kind="StatefulSet",
+        struct=StatefulSet,
+        list_struct=StatefulSetList,
+        short_names=("sts",),
+        categories=("all",),
+        subresources=("status", "scale"),
+        api_version="apps/v1",
+        generation=True,
+    ),
+    Resource(
+        name="daemonsets",
+        singular="daemonset",
+        kind="DaemonSet",
+        struct=DaemonSet,
+        list_struct=DaemonSetList,
+        short_names=("ds",),
+        categories=("all",),
+        subresources=("status",),
+        api_version="apps/v1",
+        generation=True,
+    ),
+    Resource(
+        name="controllerrevisions",
+        singular="controllerrevision",
+        kind="ControllerRevision",
+        struct=ControllerRevision,
+        list_struct=ControllerRevisionList,
+        api_version="apps/v1",
+    ),
+    Resource(
+        name="jobs",
+        singular="job",
+        kind="Job",
+        struct=Job,
+        list_struct=JobList,
+        categories=("all",),
+        subresources=("status",),
+        api_version="batch/v1",
+        generation=True,
+    ),
+    Resource(
+        name="cronjobs",
+        singular="cronjob",
+        kind="CronJob",
+        struct=CronJob,
+        list_struct=CronJobList,
+        short_names=("cj",),
+        categories=("all",),
+        subresources=("status",),
+        api_version="batch/v1",
+        generation=True,
     ),
 )
 

@@ -7,6 +7,8 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
+from podrt.model.apps import DaemonSet, Deployment, ReplicaSet, StatefulSet
+from podrt.model.batch import CronJob, Job
 from podrt.model.configuration import Secret
 from podrt.model.kinds import Object
 from podrt.model.policy import LimitRange, LimitRangeItem, ResourceQuota
@@ -19,7 +21,17 @@ from podrt.model.storage import (
 from podrt.model.volume import PersistentVolumeClaimSpec
 
 T = TypeVar("T", bound=Object)
-WITH_STATUS = (PersistentVolume, PersistentVolumeClaim, ResourceQuota)
+WITH_STATUS = (
+    PersistentVolume,
+    PersistentVolumeClaim,
+    ResourceQuota,
+    Deployment,
+    ReplicaSet,
+    StatefulSet,
+    DaemonSet,
+    Job,
+    CronJob,
+)
 """Kinds whose status is written by the server alone, through the subresource."""
 
 
@@ -45,6 +57,11 @@ def with_defaults(obj: T) -> T:
             reclaim_policy=obj.reclaim_policy or "Delete",
             volume_binding_mode=obj.volume_binding_mode or "Immediate",
         )
+    else:
+        from podrt.model.workload_defaults import RULES  # which needs claim_spec of this file
+
+        rule = RULES.get(type(obj))
+        new = rule(obj) if rule is not None else obj
     return new  # type: ignore[return-value]
 
 

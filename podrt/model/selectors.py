@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from podrt.errors import Cause, InvalidError, MalformedError
+from podrt.model.apps import ReplicaSet
+from podrt.model.batch import Job
 from podrt.model.configuration import Secret
 from podrt.model.event import Event
 from podrt.model.kinds import BY_NAME, Object
@@ -211,6 +213,10 @@ def fields_of(obj: Object) -> dict[str, str]:
         return fields | _namespace(obj)
     if isinstance(obj, Node):
         return fields | _node(obj)
+    if isinstance(obj, ReplicaSet):
+        return fields | {"status.replicas": str(obj.status.replicas)}
+    if isinstance(obj, Job):
+        return fields | {"status.successful": str(obj.status.succeeded)}
     return fields | {"type": obj.type} if isinstance(obj, Secret) else fields
 
 

@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from podrt.errors import AlreadyExistsError, Cause, ConflictError, ForbiddenError, InvalidError, NotFoundError
 from podrt.model import defaults, object_defaults, support, validation
 from podrt.model.base import format_time, now, parse_time
+from podrt.model.batch import Job
 from podrt.model.kinds import BY_NAME, Object, Resource, resource_of
 from podrt.model.meta import DeleteOptions, ObjectMeta
 from podrt.model.namespace import Namespace
@@ -34,6 +35,10 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T", bound=Object)
 
+FOREGROUND = "foregroundDeletion"
+ORPHAN = "orphan"
+PROPAGATION = {"Foreground": FOREGROUND, "Orphan": ORPHAN}
+"""Policy of a deletion to the finalizer that stands for it."""
 NAME_TRIES = 8
 """How often a generated name that is taken is drawn again."""
 
@@ -106,7 +111,7 @@ class Registry:
         return obj
 
     def _prepared(self, resource: Resource, obj: T) -> T:
-        new: Any = replace(obj, metadata=defaults.new_metadata(obj.metadata, 1 if isinstance(obj, Pod) else 0))
+        new: Any = replace(obj, metadata=defaults.new_metadata(obj.metadata, int(resource.generation)))
         if isinstance(new, Pod):
             new = defaults.new_pod_status(defaults.pod(new))
         elif isinstance(new, Namespace):
@@ -122,9 +127,7 @@ class Registry:
             message = "Forbidden: resourceVersion should not be set on objects to be created"
             causes.append(Cause("metadata.resourceVersion", message, "FieldValueForbidden"))
         causes += validation.validate(new)
-        if isinstance(new, Pod):
-            causes += support.unsupported(new.spec)
-        return causes
+        return causes + support.unsupported_in(new)
 
     # Updating
 
@@ -139,9 +142,7 @@ class Registry:
         if obj.metadata.uid and obj.metadata.uid != old.metadata.uid:
             raise _precondition(resource, old, "UID", obj.metadata.uid, old.metadata.uid)
         new = self._merged(old, obj)
-        causes = validation.validate_update(new, old)
-        if isinstance(new, Pod):
-            causes += support.unsupported(new.spec)
+        causes = validation.validate_update(new, old) + support.unsupported_in(new)
         _refuse_invalid(resource, new.metadata, causes)
         if dry_run:
             return new
@@ -260,9 +261,35 @@ class Registry:
             return self._delete_pod(old, options)
         if isinstance(old, Namespace):
             return self._delete_namespace(old)
+        old = self._with_propagation(old, options)
         if old.metadata.finalizers:
             return Deletion(self._mark(old, 0), gone=False)
         return Deletion(self.store.delete(resource.name, namespace, name), gone=True)
+
+    def _with_propagation(self, old: T, options: DeleteOptions) -> T:
+        """Foreground and orphan are finalizers, which the garbage collector takes away once they are fulfilled."""
+        policy = options.propagation_policy
+        if policy is None and options.orphan_dependents is not None:
+            policy = "Orphan" if options.orphan_dependents else "Background"
+        if policy is None:
+            # Kubernetes' default of batch/v1 Jobs is an old one; kubectl always names a policy.
+            policy = "Orphan" if isinstance(old, Job) else "Background"
+        wanted = PROPAGATION.get(policy)
+        kept = tuple(name for name in old.metadata.finalizers if name not in PROPAGATION.values())
+        finalizers = (*kept, wanted) if wanted else kept
+        if finalizers == old.metadata.finalizers:
+            return old
+        return self.store.update(replace(old, metadata=replace(old.metadata, finalizers=finalizers)))
+
+    def release(self, obj: T, finalizer: str) -> None:
+        """Take a finalizer away; an object that is being deleted goes with its last one."""
+        old = self.store.find(type(obj), obj.metadata.namespace, obj.metadata.name)
+        if old is None or old.metadata.uid != obj.metadata.uid or finalizer not in old.metadata.finalizers:
+            return
+        kept = tuple(name for name in old.metadata.finalizers if name != finalizer)
+        new = self.store.update(replace(old, metadata=replace(old.metadata, finalizers=kept)))
+        if self._finished(new):
+            self.store.delete(resource_of(new).name, new.metadata.namespace, new.metadata.name)
 
     def _delete_pod(self, pod: Pod, options: DeleteOptions) -> Deletion:
         grace = options.grace_period_seconds
@@ -289,7 +316,8 @@ class Registry:
     def _delete_content(self, obj: Object) -> None:
         if isinstance(obj, Pod) and obj.metadata.deletion_timestamp is not None:
             return
-        self.delete(resource_of(obj).name, obj.metadata.namespace, obj.metadata.name)
+        options = DeleteOptions(propagation_policy="Background")
+        self.delete(resource_of(obj).name, obj.metadata.namespace, obj.metadata.name, options)
 
     def _mark(self, obj: T, grace: int) -> T:
         """Set or shorten the time of deletion."""

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from podrt.errors import Cause
+from podrt.model.apps import ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet
+from podrt.model.batch import CronJob, Job
 from podrt.model.configuration import ConfigMap, Secret, ServiceAccount
 from podrt.model.event import Event
 from podrt.model.kinds import Object
@@ -19,7 +21,7 @@ from podrt.model.node import Node
 from podrt.model.pod import Pod
 from podrt.model.policy import LimitRange, ResourceQuota
 from podrt.model.storage import PersistentVolume, PersistentVolumeClaim, StorageClass
-from podrt.model.validation import configuration, policy, storage
+from podrt.model.validation import apps, batch, configuration, policy, storage
 from podrt.model.validation.causes import Causes
 from podrt.model.validation.meta import delete_options, object_meta_update
 from podrt.model.validation.others import event, namespace, node
@@ -42,6 +44,13 @@ _RULES: dict[type[Object], Callable[[Any], Causes]] = {
     PersistentVolume: storage.volume,
     PersistentVolumeClaim: storage.claim,
     StorageClass: storage.storage_class,
+    Deployment: apps.deployment,
+    ReplicaSet: apps.replica_set,
+    StatefulSet: apps.stateful_set,
+    DaemonSet: apps.daemon_set,
+    ControllerRevision: apps.controller_revision,
+    Job: batch.job,
+    CronJob: batch.cron_job,
 }
 _UPDATE_RULES: dict[type[Object], Callable[[Causes, Any, Any], None]] = {
     ConfigMap: configuration.config_map_update,
@@ -49,6 +58,12 @@ _UPDATE_RULES: dict[type[Object], Callable[[Causes, Any, Any], None]] = {
     PersistentVolume: storage.volume_update,
     PersistentVolumeClaim: storage.claim_update,
     StorageClass: storage.storage_class_update,
+    Deployment: apps.deployment_update,
+    ReplicaSet: apps.replica_set_update,
+    StatefulSet: apps.stateful_set_update,
+    DaemonSet: apps.daemon_set_update,
+    ControllerRevision: apps.controller_revision_update,
+    Job: batch.job_update,
 }
 
 
