@@ -32,6 +32,7 @@ from podrt.api.metrics import Metrics
 from podrt.api.server import ApiServer
 from podrt.api.system_info import SystemInfo
 from podrt.config import Config
+from podrt.controllers.manager import Controllers
 from podrt.engine import undo
 from podrt.engine.engine import Engine
 from podrt.engine.supervisor import SupervisorClient
@@ -197,6 +198,9 @@ class _Daemon:
         agent = Agent(config, registry, metrics.timed(engine), images, recorder, on_failure=self._end, puller=puller)
         await agent.start()
         stack.push_async_callback(agent.close)
+        controllers = Controllers(registry, on_failure=self._end)
+        await controllers.start()
+        stack.push_async_callback(controllers.close)
 
         def machine() -> dict[str, Any]:
             return {
