@@ -34,6 +34,7 @@ from podrt.engine.state import Machine
 from podrt.engine.supervisor import SupervisorClient
 from podrt.errors import PodrtError
 from podrt.image.service import ImageStore
+from podrt.linux import apparmor
 from podrt.linux import mount as ops
 from podrt.linux.cgroup import Manager
 from podrt.network.bridge import BridgeNetwork
@@ -76,7 +77,17 @@ class Engine:
             await asyncio.to_thread(launch.compile_default_filter)
         except PodrtError as error:
             log.error("containers can't have the default seccomp profile: %s", error)
+        await self._load_apparmor()
         await recovery.recover(machine)
+
+    async def _load_apparmor(self) -> None:
+        if not apparmor.enabled():
+            return
+        problem = await asyncio.to_thread(apparmor.load_default)
+        if problem:
+            log.warning("containers run without AppArmor's confinement: %s", problem)
+        else:
+            self._machine.apparmor = apparmor.DEFAULT
 
     async def close(self) -> None:
         """Let go of everything; containers and supervisor go on."""

@@ -15,8 +15,8 @@ from podrt.engine.records import SandboxRecord
 from podrt.engine.rootfs import Bind, Request, plan
 from podrt.engine.specs import ContainerSpec, IdMap, Mount, NamespaceMode, SeccompKind, Security
 from podrt.engine.state import Container, Machine, Sandbox
-from podrt.errors import Cause, ConflictError, InvalidError
-from podrt.linux import caps, libc, namespace, seccomp
+from podrt.errors import Cause, ConflictError, InvalidError, UnsupportedError
+from podrt.linux import apparmor, caps, libc, namespace, seccomp
 from podrt.linux import mount as ops
 from podrt.supervisor.protocol import Credentials, LaunchSpec, Log, Stdio
 from podrt.supervisor.wire import sealed_memfd
@@ -155,7 +155,7 @@ def container(machine: Machine, sandbox: Sandbox, unit: Container, fds: list[int
         log=log(machine, unit),
         terminal=spec.tty,
         credentials=credentials,
-        apparmor=spec.security.apparmor,
+        apparmor=_apparmor(machine, spec.security),
         cwd=unit.record.command.cwd,
         argv=unit.record.command.argv,
         env=unit.record.command.env,
@@ -231,7 +231,7 @@ def exec_(machine: Machine, sandbox: Sandbox, unit: Container, argv: Sequence[st
         oom_score_adj=spec.oom_score_adj,
         rlimits=command.rlimits(spec.rlimits),
         credentials=credentials,
-        apparmor=spec.security.apparmor,
+        apparmor=_apparmor(machine, spec.security),
         cwd=unit.record.command.cwd,
         argv=tuple(argv),
         env=unit.record.command.env,
@@ -277,6 +277,20 @@ def _seccomp(security: Security, capabilities: tuple[str, ...], fds: list[int]) 
     program = seccomp.compile(security.seccomp_profile if local else "RuntimeDefault", capabilities)
     fds.append(sealed_memfd("podrt-seccomp", program))
     return len(fds) - 1
+
+
+def _apparmor(machine: Machine, security: Security) -> str:
+    """The profile to enter at exec, "" for none. Raises UnsupportedError where one was asked for that can't be had."""
+    wanted = security.apparmor
+    if wanted == "unconfined" or (not wanted and security.privileged):
+        return ""
+    if wanted not in ("", "runtime/default"):
+        if not apparmor.enabled():
+            raise UnsupportedError(f"AppArmor profile {wanted}: this kernel does not enforce AppArmor")
+        return wanted
+    if wanted and not machine.apparmor:
+        raise UnsupportedError("appArmorProfile: this machine has no AppArmor, or podrt's profile could not be loaded")
+    return machine.apparmor
 
 
 def compile_default_filter() -> None:

@@ -145,6 +145,7 @@ class Security(Struct, frozen=True, kw_only=True):
     seccomp_profile: str = ""
     """Path of the profile for LOCALHOST."""
     apparmor: str = ""
+    """A profile that is loaded, ``unconfined`` or ``runtime/default``; empty: the last, if there is one."""
     unmasked_proc: bool = False
 
 

@@ -138,6 +138,8 @@ class Machine:
     supervisor: SupervisorClient
     hierarchies: tuple[Hierarchy, ...] = ()
     boot_id: str = ""
+    apparmor: str = ""
+    """The default AppArmor profile, empty where there is none."""
     bus: EventBus = field(default_factory=EventBus)
     sandboxes: dict[str, Sandbox] = field(default_factory=dict)
     containers: dict[str, Container] = field(default_factory=dict)

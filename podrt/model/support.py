@@ -116,7 +116,7 @@ POD_SECURITY: dict[str, Support] = {
     "seccompProfile": YES,
     "seccompProfile.type": _only("RuntimeDefault", "Unconfined"),
     "seccompProfile.localhostProfile": NO,
-    "appArmorProfile": NO,
+    "appArmorProfile": YES,
     "seLinuxChangePolicy": NO,
 }
 
@@ -203,7 +203,7 @@ CONTAINER_SECURITY: dict[str, Support] = {
     "seccompProfile": YES,
     "seccompProfile.type": _only("RuntimeDefault", "Unconfined"),
     "seccompProfile.localhostProfile": NO,
-    "appArmorProfile": NO,
+    "appArmorProfile": YES,
 }
 
 _REMOVED = _no("a deprecated driver that Kubernetes itself has given up: use hostPath or emptyDir")

@@ -28,7 +28,7 @@ from podrt.engine.specs import (
 from podrt.errors import ConflictError, InvalidError
 from podrt.model.container import Container, EphemeralContainer
 from podrt.model.pod import Pod
-from podrt.model.security import PodSecurityContext, SecurityContext
+from podrt.model.security import AppArmorProfile, PodSecurityContext, SecurityContext
 from podrt.node import facts, resources
 from podrt.node.actions import StartContainer
 from podrt.node.env import expand
@@ -225,8 +225,17 @@ def security(pod: Pod, container: Container) -> Security:
         no_new_privs=own.allow_privilege_escalation is False,
         seccomp=SeccompKind(profile.type) if profile and not privileged else _default_seccomp(privileged),
         seccomp_profile=(profile.localhost_profile or "") if profile else "",
+        apparmor=_apparmor(own.app_armor_profile or shared.app_armor_profile),
         unmasked_proc=own.proc_mount == "Unmasked",
     )
+
+
+def _apparmor(profile: AppArmorProfile | None) -> str:
+    """The engine's name for a profile; "" where the Pod says nothing."""
+    if profile is None:
+        return ""
+    names = {"RuntimeDefault": "runtime/default", "Unconfined": "unconfined"}
+    return names.get(profile.type, profile.localhost_profile or "")
 
 
 def refuse_root(chosen: Security, image_user: str) -> None:
