@@ -170,67 +170,40 @@ def _paths(
     return paths
 
 
-def _update_options(function: options.F) -> options.F:
-    function = click.option("--overwrite", is_flag=True, help="Values that exist may be changed.")(function)
-    function = click.option("-l", "--selector", metavar="EXPR", help="The objects with these labels.")(function)
-    function = click.option("--all", "everything", is_flag=True, help="All objects of the type.")(function)
-    function = click.option("-f", "--filename", "filenames", multiple=True, metavar="FILE", help="Objects of a file.")(
-        function
+def _command(verb: str, field: str, noun: str, text: str) -> click.Command:
+    """``label`` or ``annotate``: they differ in the map that they change."""
+
+    @click.command(verb, cls=options.Verb, help=text)
+    @click.argument(
+        "targets", nargs=-1, metavar="TYPE NAME... KEY=VALUE... KEY-...", shell_complete=options.complete_targets
     )
-    function = click.option("--list", "listed", is_flag=True, help="Print what is there.")(function)
-    return options.namespace_option(options.dry_run_option(options.output_option(function)))
+    @click.option("--list", "listed", is_flag=True, help="Print what is there.")
+    @click.option("-f", "--filename", "filenames", multiple=True, metavar="FILE", help="Objects of a file.")
+    @click.option("--all", "everything", is_flag=True, help="All objects of the type.")
+    @click.option("-l", "--selector", metavar="EXPR", help="The objects with these labels.")
+    @click.option("--overwrite", is_flag=True, help="Values that exist may be changed.")
+    @options.output_option
+    @options.dry_run_option
+    @options.namespace_option
+    @click.pass_obj
+    def run(
+        session: Session,
+        targets: tuple[str, ...],
+        overwrite: bool,
+        selector: str | None,
+        everything: bool,
+        filenames: tuple[str, ...],
+        listed: bool,
+        output: str,
+        dry_run: str,
+    ) -> None:
+        render = printers.object_printer(output)
+        _update(session, targets, field, noun, overwrite, selector, everything, filenames, listed, dry_run, render)
+
+    return run
 
 
-_METAVAR = "TYPE NAME... KEY=VALUE... KEY-..."
-
-
-@click.command("label", cls=options.Verb)
-@click.argument("targets", nargs=-1, metavar=_METAVAR, shell_complete=options.complete_targets)
-@_update_options
-@click.pass_obj
-def label(
-    session: Session,
-    targets: tuple[str, ...],
-    overwrite: bool,
-    selector: str | None,
-    everything: bool,
-    filenames: tuple[str, ...],
-    listed: bool,
-    output: str,
-    dry_run: str,
-) -> None:
-    """Set or remove labels: label pod web tier=front old-."""
-    render = printers.object_printer(output)
-    _update(session, targets, "labels", "label", overwrite, selector, everything, filenames, listed, dry_run, render)
-
-
-@click.command("annotate", cls=options.Verb)
-@click.argument("targets", nargs=-1, metavar=_METAVAR, shell_complete=options.complete_targets)
-@_update_options
-@click.pass_obj
-def annotate(
-    session: Session,
-    targets: tuple[str, ...],
-    overwrite: bool,
-    selector: str | None,
-    everything: bool,
-    filenames: tuple[str, ...],
-    listed: bool,
-    output: str,
-    dry_run: str,
-) -> None:
-    """Set or remove annotations: annotate pod web note='first one'."""
-    render = printers.object_printer(output)
-    _update(
-        session,
-        targets,
-        "annotations",
-        "annotation",
-        overwrite,
-        selector,
-        everything,
-        filenames,
-        listed,
-        dry_run,
-        render,
-    )
+label = _command("label", "labels", "label", "Set or remove labels: label pod web tier=front old-.")
+annotate = _command(
+    "annotate", "annotations", "annotation", "Set or remove annotations: annotate pod web note='first one'."
+)
