@@ -55,6 +55,7 @@ class PodImages:
         image, task = self._pulls.get(name, ("", None))
         if task is not None and image != container.image:
             task.cancel()
+            del self._pulls[name]
             task = None
         if task is None:
             found = present(self._context, pod, container)
