@@ -23,7 +23,7 @@ from podrt.api.scale import ScaleHandlers
 from podrt.api.status import Subject, UnsupportedMediaTypeError, success
 from podrt.api.strategic import strategic_merge
 from podrt.api.table import table
-from podrt.api.warnings import accepted_without_effect
+from podrt.api.warnings import accepted_without_effect, below_warned_level
 from podrt.errors import Cause, MalformedError
 from podrt.model import codec
 from podrt.model.kinds import RESOURCES, Object, Resource
@@ -121,7 +121,8 @@ class RestHandlers:
         obj = body.check_address(decoded.object, resource, namespace)
         request[CALL].name = obj.metadata.name or obj.metadata.generate_name
         created = self._registry.create(obj, dry_run=body.dry_run(request))
-        return self._answer(request, resource, created, decoded.warnings + accepted_without_effect(obj), code=201)
+        warnings = decoded.warnings + accepted_without_effect(obj) + below_warned_level(created, self._store)
+        return self._answer(request, resource, created, warnings, code=201)
 
     async def update(self, request: web.Request, resource: Resource) -> web.StreamResponse:
         namespace, name = _address(request)

@@ -6,21 +6,25 @@ a quota is that sum, written when it changes.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import TypeVar
 
 from msgspec.structs import replace
 
 from podrt.errors import ForbiddenError
-from podrt.model import limits, quota
+from podrt.model import limits, podsecurity, quota
 from podrt.model.defaults import new_pod_status
 from podrt.model.event import Event
 from podrt.model.kinds import RESOURCES, Object, resource_of
+from podrt.model.namespace import Namespace
 from podrt.model.pod import Pod
 from podrt.model.policy import LimitRange, ResourceQuota, ResourceQuotaStatus
 from podrt.model.storage import PersistentVolumeClaim
 from podrt.store.store import Store
 from podrt.store.watch import Change
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T", bound=Object)
 _COUNTED = tuple(one.name for one in RESOURCES if one.namespaced and one.struct is not Event)
@@ -44,7 +48,15 @@ class Admission:
         return obj if filled is obj else new_pod_status(filled)  # type: ignore[return-value]
 
     def check(self, obj: Object) -> None:
-        """Raises ForbiddenError for an object outside of its namespace's limits, or too much for a quota."""
+        """Raises ForbiddenError for an object outside of its namespace's limits, too much for a quota, or below its
+        level of the Pod Security Standards.
+        """
+        if isinstance(obj, Pod):
+            labels = self._labels(obj.metadata.namespace)
+            if text := podsecurity.refusal(obj.spec, podsecurity.level(labels, "enforce")):
+                raise self._forbidden(obj, text)
+            if text := podsecurity.refusal(obj.spec, podsecurity.level(labels, "audit")):
+                logger.warning("pod %s/%s %s", obj.metadata.namespace, obj.metadata.name, text)
         if isinstance(obj, Pod | PersistentVolumeClaim):
             wrong = limits.violations(obj, self._ranges(obj))
             if wrong:
@@ -55,6 +67,10 @@ class Admission:
             text = quota.refusal(one, obj, quota.total(one, self._objects(obj.metadata.namespace)))
             if text:
                 raise self._forbidden(obj, text)
+
+    def _labels(self, namespace: str) -> dict[str, str]:
+        found = self._store.find(Namespace, "", namespace)
+        return found.metadata.labels if found is not None else {}
 
     def _forbidden(self, obj: Object, why: str) -> ForbiddenError:
         name = obj.metadata.name or obj.metadata.generate_name

@@ -386,3 +386,19 @@ async def test_warning_of_fields_without_effect(api: Harness) -> None:
     assert code == 201
     (warning,) = headers.getall("Warning")  # type: ignore[attr-defined]
     assert warning.startswith('299 - "spec.priorityClassName: has no effect here')
+
+
+async def test_pod_security_levels_of_a_namespace(api: Harness) -> None:
+    def labels(mode: str) -> dict[str, Any]:
+        return {"metadata": {"labels": {f"pod-security.kubernetes.io/{mode}": "restricted"}}}
+
+    namespace = "/api/v1/namespaces/default"
+    merge = "application/merge-patch+json"
+    assert (await api.raw("PATCH", namespace, labels("warn"), kind=merge))[0] == 200
+    code, headers, _ = await api.raw("POST", PODS, pod_document("warned"))
+    assert code == 201
+    assert 'would violate PodSecurity \\"restricted:latest\\"' in headers["Warning"]
+    assert (await api.raw("PATCH", namespace, labels("enforce"), kind=merge))[0] == 200
+    code, body = await api.call("POST", PODS, pod_document("refused"))
+    assert (code, body["reason"]) == (403, "Forbidden")
+    assert body["message"].startswith('pods "refused" is forbidden: violates PodSecurity "restricted:latest": allow')
