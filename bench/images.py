@@ -54,12 +54,15 @@ def build(path: Path, name: str, files: Iterator[tuple[str, bytes]]) -> None:
 
     raw = path.with_suffix(".layer")
     plain = hashlib.sha256()
-    with raw.open("wb") as file, igzip.IGzipFile(fileobj=file, mode="wb", compresslevel=2, mtime=0) as packed:
+    with (
+        raw.open("wb") as file,
+        igzip.IGzipFile(fileobj=file, mode="wb", compresslevel=2, mtime=0) as packed,  # type: ignore[no-untyped-call]
+    ):
 
         class Both(io.RawIOBase):
             def write(self, data: bytes) -> int:  # type: ignore[override]
                 plain.update(data)
-                return packed.write(data)  # type: ignore[no-any-return]
+                return packed.write(data)  # type: ignore[no-any-return, no-untyped-call]
 
         with tarfile.open(fileobj=cast(BinaryIO, Both()), mode="w|") as tar:
             for entry, data in files:
@@ -82,11 +85,11 @@ def build(path: Path, name: str, files: Iterator[tuple[str, bytes]]) -> None:
             "layers": [{"mediaType": f"{OCI_LAYER}+gzip", "digest": f"sha256:{layer}", "size": raw.stat().st_size}],
         }
     ).encode()
-    entry = _descriptor(manifest, OCI_MANIFEST) | {"annotations": {"org.opencontainers.image.ref.name": name}}
+    listed = _descriptor(manifest, OCI_MANIFEST) | {"annotations": {"org.opencontainers.image.ref.name": name}}
     with tarfile.open(path, "w") as tar:
         for file_name, data in (
             ("oci-layout", b'{"imageLayoutVersion":"1.0.0"}'),
-            ("index.json", json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode()),
+            ("index.json", json.dumps({"schemaVersion": 2, "manifests": [listed]}).encode()),
             (_path(config), config),
             (_path(manifest), manifest),
         ):
