@@ -47,6 +47,9 @@ class DaemonSets(Controller[DaemonSet]):
 
     def sync(self, obj: DaemonSet) -> float | None:
         pods = self.claim(Pod, obj, obj.spec.selector)
+        if obj.metadata.deletion_timestamp is not None:
+            # It makes nothing any more, revisions neither.
+            return None
         known = self.claim(ControllerRevision, obj, obj.spec.selector)
         update = self._revision(obj, known)
         obj = self.store.get(DaemonSet, obj.metadata.namespace, obj.metadata.name)

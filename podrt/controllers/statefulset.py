@@ -28,6 +28,8 @@ class StatefulSets(Controller[StatefulSet]):
             for pod in self.claim(Pod, obj, obj.spec.selector)
             if rules.ordinal(obj.metadata.name, pod.metadata.name) >= 0
         ]
+        if obj.metadata.deletion_timestamp is not None:
+            return self._tell_last(obj, pods)
         known = self.claim(ControllerRevision, obj, obj.spec.selector)
         revisions = self._revisions(obj, known)
         obj = self.store.get(StatefulSet, obj.metadata.namespace, obj.metadata.name)
@@ -45,6 +47,12 @@ class StatefulSets(Controller[StatefulSet]):
             self.set_status(obj, now.status)
         self._forget_revisions(obj, pods, {now.status.current_revision, now.status.update_revision})
         return now.again
+
+    def _tell_last(self, obj: StatefulSet, pods: list[Pod]) -> float | None:
+        """A set that is being deleted makes nothing any more, revisions neither."""
+        revisions = Revisions(obj.status.current_revision, obj.status.update_revision)
+        self.set_status(obj, rules.plan(obj, pods, revisions, self.parts.clock()).status)
+        return None
 
     # Revisions
 

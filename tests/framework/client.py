@@ -26,9 +26,18 @@ PATHS = {
     "PersistentVolume": "persistentvolumes",
     "PersistentVolumeClaim": "persistentvolumeclaims",
     "StorageClass": "storageclasses",
+    "Deployment": "deployments",
+    "ReplicaSet": "replicasets",
+    "StatefulSet": "statefulsets",
+    "DaemonSet": "daemonsets",
+    "ControllerRevision": "controllerrevisions",
+    "Job": "jobs",
+    "CronJob": "cronjobs",
 }
 CLUSTER_WIDE = ("Namespace", "Node", "PersistentVolume", "StorageClass")
 GROUPS = {"StorageClass": "storage.k8s.io/v1"}
+GROUPS |= dict.fromkeys(("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "ControllerRevision"), "apps/v1")
+GROUPS |= dict.fromkeys(("Job", "CronJob"), "batch/v1")
 
 
 class ApiError(Exception):

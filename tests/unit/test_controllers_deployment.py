@@ -84,7 +84,8 @@ def test_order_of_deletion() -> None:
         pod("new"),
         older,
     ]
-    assert sorted(expected[::-1], key=deletion_rank) == expected
+    shuffled = expected[::-1]
+    assert sorted(shuffled, key=deletion_rank) == expected
 
 
 @pytest.mark.parametrize(
