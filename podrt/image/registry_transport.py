@@ -21,7 +21,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlencode, urljoin, urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
 import aiohttp
 from yarl import URL
@@ -32,6 +31,7 @@ from podrt.image import registry_auth, registry_config
 from podrt.image.reference import Reference
 from podrt.image.registry_auth import ANONYMOUS, Credential
 from podrt.image.registry_config import Endpoint
+from podrt.image.registry_http import error_text, origin_of, proxy_for
 
 T = TypeVar("T")
 
@@ -40,7 +40,6 @@ _MAX_REDIRECTS = 5
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 _MAX_WAIT = 60.0
 """Seconds of a Retry-After that are waited at most."""
-_MAX_ERROR = 64 << 10
 _MAX_TOKEN = 1 << 20
 _TOKEN_LIFE = 60.0
 """Seconds that a token lives which doesn't say how long."""
@@ -221,7 +220,7 @@ class Repository:
         status = response.status
         if status in expected:
             return
-        told = await _told(response)
+        told = await error_text(response)
         text = f"{what}: {self.where} answers {status}{told}"
         if status == 404:
             raise NotFoundError(f"{what}: not found in {self.where}{told}")
@@ -260,10 +259,10 @@ class Repository:
     async def _redirected(
         self, method: str, url: str, headers: dict[str, str], body: Callable[[], Any] | None, follow: bool
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        origin = _origin(url)
+        origin = origin_of(url)
         for _ in range(_MAX_REDIRECTS + 1):
             own = dict(headers)
-            if _origin(url) == origin == _origin(self.endpoint.url):
+            if origin_of(url) == origin == origin_of(self.endpoint.url):
                 own.update(self.endpoint.headers)
                 if self._authorization:
                     own["Authorization"] = self._authorization
@@ -278,14 +277,14 @@ class Repository:
             if urlsplit(target).scheme not in ("http", "https") or (
                 urlsplit(url).scheme == "https" and urlsplit(target).scheme == "http"
             ):
-                raise ImageError(f"{self.where}: redirects from HTTPS to {_origin(target)}; that is not followed")
+                raise ImageError(f"{self.where}: redirects from HTTPS to {origin_of(target)}; that is not followed")
             url = target
         raise ImageError(f"{self.where}: more than {_MAX_REDIRECTS} redirects")
 
     async def _send(
         self, method: str, url: str, headers: dict[str, str], body: Callable[[], Any] | None
     ) -> aiohttp.ClientResponse:
-        proxy, proxy_auth = _proxy(url)
+        proxy, proxy_headers = proxy_for(url)
         # Contexts are given for plain HTTP as well: a proxy or redirect may be HTTPS.
         with self.errors():
             return await self.transport.session().request(
@@ -296,7 +295,7 @@ class Repository:
                 allow_redirects=False,
                 ssl=self.transport.tls(self.endpoint),
                 proxy=proxy,
-                proxy_auth=proxy_auth,
+                proxy_headers=proxy_headers,
             )
 
     # Who we are
@@ -304,7 +303,7 @@ class Repository:
     async def _authenticate(self, response: aiohttp.ClientResponse, used: str) -> bool:
         """Find other words to say who we are; False if there are none."""
         challenges = response.headers.getall("WWW-Authenticate", [])
-        if _origin(str(response.url)) != _origin(self.endpoint.url):
+        if origin_of(str(response.url)) != origin_of(self.endpoint.url):
             return False  # another server, which is to know nothing of us
         async with self._lock:
             if self._authorization != used:
@@ -355,16 +354,16 @@ class Repository:
         async with response:
             if response.status in (400, 401, 403):
                 return ""
-            await self.check(response, f"token server {_origin(realm)}")
-            data = await self.read(response, _MAX_TOKEN, f"token server {_origin(realm)}")
+            await self.check(response, f"token server {origin_of(realm)}")
+            data = await self.read(response, _MAX_TOKEN, f"token server {origin_of(realm)}")
         try:
             document = json.loads(data)
             token = document.get("token") or document["access_token"]
             life = float(document.get("expires_in") or _TOKEN_LIFE)
         except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-            raise ImageError(f"token server {_origin(realm)}: its answer has no token") from error
+            raise ImageError(f"token server {origin_of(realm)}: its answer has no token") from error
         if not isinstance(token, str) or not token.isascii() or any(char.isspace() for char in token):
-            raise ImageError(f"token server {_origin(realm)}: its token is malformed")
+            raise ImageError(f"token server {origin_of(realm)}: its token is malformed")
         self._expires = time.monotonic() + max(life * 0.9, 5.0)
         return f"Bearer {token}"
 
@@ -391,31 +390,3 @@ async def first_that_works(
     last = next((one for one in reversed(failures) if not isinstance(one, UnavailableError)), failures[-1])
     others = [str(one) for one in failures if one is not last]
     raise type(last)(str(last) + (f" (before: {'; '.join(others)})" if others else "")) from last
-
-
-def _origin(url: str) -> str:
-    parts = urlsplit(url)
-    port = parts.port or {"https": 443, "http": 80}.get(parts.scheme, 0)
-    return f"{parts.scheme}://{parts.hostname}:{port}"
-
-
-def _proxy(url: str) -> tuple[URL | None, aiohttp.BasicAuth | None]:
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    found = getproxies_environment().get(parts.scheme)
-    if not found or registry_config.is_loopback(parts.netloc) or proxy_bypass_environment(host):
-        return None, None
-    proxy = URL(found if "://" in found else f"http://{found}")
-    auth = aiohttp.BasicAuth(proxy.user, proxy.password or "") if proxy.user else None
-    return proxy.with_user(None), auth
-
-
-async def _told(response: aiohttp.ClientResponse) -> str:
-    """What the registry says about an error (distribution-spec: ``errors[].message``), made fit for a message."""
-    try:
-        data = await response.content.read(_MAX_ERROR)
-        entry = json.loads(data)["errors"][0]
-        text = " ".join(f"{entry.get('code', '')} {entry.get('message', '')}".split())
-    except (LookupError, ValueError, TypeError, AttributeError, RecursionError, aiohttp.ClientError, TimeoutError):
-        return ""
-    return f": {text[:200]}" if text.isprintable() and text else ""

@@ -23,7 +23,6 @@ import errno
 import functools
 import io
 import uuid
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -44,6 +43,7 @@ from podrt.image.reference import Reference, parse
 from podrt.image.staging import Staging
 from podrt.image.types import Image, ImageConfig, parse_config
 from podrt.image.unpack import Limits
+from podrt.image.usage import ImageUsage, Usage, of_images, of_store
 
 _LAYER_TYPES = {"plain": "", "gzip": "+gzip", "zstd": "+zstd"}
 
@@ -64,25 +64,6 @@ class PruneReport(NamedTuple):
 
     removed: tuple[Removal, ...]
     bytes_reclaimed: int
-
-
-class Usage(NamedTuple):
-    """What the store takes. ``inodes`` counts entries of unpacked layers and blobs."""
-
-    images: int
-    layers: int
-    blob_bytes: int
-    layer_bytes: int
-    inodes: int
-
-
-class ImageUsage(NamedTuple):
-    """What one image takes, in bytes: its unpacked layers, those of them that other images use too, and its blobs."""
-
-    image: Image
-    layers: int
-    shared: int
-    blobs: int
 
 
 @contextlib.contextmanager
@@ -145,30 +126,11 @@ class ImageStore:
 
     def usage(self) -> Usage:
         """Bytes and inodes of the whole store, rubbish included."""
-        sizes = [self.blobs.size(digest) for digest in self.blobs.digests()]
-        infos = [info for chain_id in self._layers.chain_ids() if (info := self._layers.info(chain_id))]
-        return Usage(
-            len(self._catalog.list()),
-            len(infos),
-            sum(sizes),
-            sum(info.size for info in infos),
-            sum(info.entries for info in infos) + len(sizes),
-        )
+        return of_store(self._catalog, self.blobs, self._layers)
 
     def disk_usage(self) -> tuple[builtins.list[ImageUsage], Usage]:
         """What each image takes, and all together."""
-        images = self.list()
-        users = Counter(chain_id for image in images for chain_id in image.chain_ids)
-        rows = []
-        for image in images:
-            sizes = {one: info.size for one in image.chain_ids if (info := self._layers.info(one))}
-            shared = sum(size for one, size in sizes.items() if users[one] > 1)
-            parsed = self._catalog.manifest(image.id)
-            blobs = {image.id, image.manifest_digest, *(layer.digest for layer in parsed.layers)}
-            rows.append(
-                ImageUsage(image, sum(sizes.values()), shared, sum(self.blobs.size(digest) for digest in blobs))
-            )
-        return rows, self.usage()
+        return of_images(self.list(), self._catalog, self.blobs, self._layers), self.usage()
 
     # For pulls
 

@@ -13,6 +13,7 @@ from podrt.errors import InvalidError
 from podrt.image.reference import parse
 from podrt.image.registry_auth import ANONYMOUS, Credential, credentials, from_document
 from podrt.image.registry_config import Endpoint, endpoints, is_local, is_loopback
+from podrt.image.registry_http import proxy_for
 
 
 def write(root: Path, domain: str, text: str) -> None:
@@ -203,3 +204,17 @@ async def test_helpers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_password_in_a_log() -> None:
     assert "secret" not in repr(Credential("u", "secret")) + str([Credential("u", "secret", "secret")])
+
+
+def test_proxies_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    assert proxy_for("https://registry.example/v2") == (None, None)
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:p%40ss@proxy.example:3128")
+    monkeypatch.setenv("NO_PROXY", "inside.example")
+    proxy, headers = proxy_for("https://registry.example/v2")
+    assert str(proxy) == "http://proxy.example:3128"
+    assert headers == {"Authorization": Credential("user", "p@ss").basic()}
+    assert proxy_for("https://inside.example/v2") == (None, None)
+    assert proxy_for("https://127.0.0.1:5000/v2") == (None, None)
+    assert proxy_for("http://registry.example/v2") == (None, None)

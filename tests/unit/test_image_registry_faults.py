@@ -432,3 +432,27 @@ async def test_what_an_interrupted_pull_had_is_used_again(setup: Setup, tmp_path
     assert image.size == 400_010
     assert setup.registry.fetched("blobs").count(f"/v2/test/blobs/{digest_of(first[0])}") == before
     assert list((setup.store.root / "pulls").iterdir()) == []
+
+
+async def test_through_a_proxy(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(setup.registry, layer("a"))
+    seen: list[str] = []
+
+    async def forward(request: web.Request) -> web.Response:
+        seen.append(request.headers.get("Proxy-Authorization", ""))
+        path = request.path.removeprefix("/v2/test/")
+        kind, _, name = path.partition("/")
+        found = setup.registry.manifests.get(name, ("", b""))[1] or setup.registry.blobs.get(name)
+        return web.Response(body=found) if kind in ("manifests", "blobs") and found else web.Response(status=404)
+
+    app = web.Application()
+    app.add_routes([web.get("/{path:.*}", forward)])
+    hosts = setup.transport.settings.config_dir / "far.example"
+    hosts.mkdir(parents=True)
+    (hosts / "hosts.toml").write_text('server = "http://far.example"\n')
+    with serving(app) as proxy:
+        monkeypatch.setenv("http_proxy", f"http://user:pass@{proxy}")
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        assert (await setup.pull("far.example/test")).size == 10
+    assert len(seen) == 3 and set(seen) == {"Basic dXNlcjpwYXNz"}
