@@ -45,6 +45,9 @@ from podrt.node.order import (
 from podrt.node.plan import active_deadline
 
 
+MESSAGES_BYTES = 12 * 1024
+
+
 class NodeFacts(NamedTuple):
     host_ips: tuple[str, ...]
     """The node's addresses, IPv4 first."""
@@ -53,6 +56,7 @@ class NodeFacts(NamedTuple):
 def pod_status(pod: Pod, facts: Facts, node: NodeFacts, now: float) -> PodStatus:
     """The whole status at ``now`` (Unix time)."""
     old, spec = pod.status, pod.spec
+    facts = _with_bounded_messages(pod, facts)
     inits = tuple(container_status(pod, one, facts, now) for one in spec.init_containers)
     mains = tuple(container_status(pod, one, facts, now) for one in spec.containers)
     ephemerals = tuple(container_status(pod, one, facts, now) for one in spec.ephemeral_containers)
@@ -74,6 +78,20 @@ def pod_status(pod: Pod, facts: Facts, node: NodeFacts, now: float) -> PodStatus
         container_statuses=mains,
         ephemeral_container_statuses=ephemerals,
         qos_class=old.qos_class or qos_class(spec),
+    )
+
+
+def _with_bounded_messages(pod: Pod, facts: Facts) -> Facts:
+    """All termination messages of a Pod together have :data:`MESSAGES_BYTES`: each container an equal share of them."""
+    spec = pod.spec
+    limit = MESSAGES_BYTES // (len(spec.init_containers) + len(spec.containers) + len(spec.ephemeral_containers))
+    if all(len(run.message) * 4 <= limit for runs in facts.containers.values() for run in runs):
+        return facts
+    return facts._replace(
+        containers={
+            name: [run._replace(message=run.message.encode()[:limit].decode(errors="ignore")) for run in runs]
+            for name, runs in facts.containers.items()
+        }
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.framework.daemon import Daemon, eventually
-from tests.framework.pods import TOOLS, container, pod, restarts, status
+from tests.framework.pods import TOOLS, container, pod, restarts, status, statuses
 
 FILE = {"exec": {"command": ["test", "-e", "/tmp/fine"]}, "periodSeconds": 1, "failureThreshold": 1}
 SERVER = "mkdir -p /tmp/www; touch /tmp/www/fine; exec busybox httpd -f -p 8080 -h /tmp/www"
@@ -141,6 +141,21 @@ def test_a_command_that_does_not_exist_is_no_verdict(shared_daemon: Daemon) -> N
     told(shared_daemon, "mistaken", "Unhealthy", "Liveness probe errored and resulted in unknown state: ")
     time.sleep(2)
     assert restarts(shared_daemon.pod("mistaken")) == 0
+
+
+def test_a_readiness_gate_is_opened_from_outside(shared_daemon: Daemon) -> None:
+    shared_daemon.apply(pod("gated", readinessGates=[{"conditionType": "example.com/fine"}]))
+
+    def ready(found: dict[str, Any]) -> tuple[str, str]:
+        one = next(one for one in found["status"]["conditions"] if one["type"] == "Ready")
+        return one["status"], one.get("reason", "")
+
+    shared_daemon.wait_for("gated", lambda found: is_ready(found) if "main" in statuses(found) else False)
+    assert ready(shared_daemon.pod("gated")) == ("False", "ReadinessGatesNotReady")
+    patch = {"status": {"conditions": [{"type": "example.com/fine", "status": "True"}]}}
+    path = "/api/v1/namespaces/default/pods/gated/status"
+    shared_daemon.api("PATCH", path, patch, content_type="application/strategic-merge-patch+json")
+    shared_daemon.wait_for("gated", "Ready", 5)
 
 
 def test_what_probes_said_outlives_the_daemon(daemon: Daemon) -> None:

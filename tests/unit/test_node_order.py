@@ -370,3 +370,12 @@ def test_a_pod_past_its_deadline_is_stopped_in_order() -> None:
     status = PodStatus(phase="Running", start_time=format_time(NOW - 60))
     one = msgspec.structs.replace(pod(inits=(S1,), active_deadline_seconds=60), status=status)
     assert stops(one, facts(running("s1"), running("m"))) == [("stop", "m", 30)]
+
+
+@pytest.mark.parametrize(("count", "length"), [(1, 4096), (3, 4096), (4, 3072), (12, 1024)])
+def test_termination_messages_share_12_kib(count: int, length: int) -> None:
+    names = [f"m{index}" for index in range(count)]
+    one = pod(*(spec(name) for name in names), policy="Never")
+    status = pod_status(one, facts(*(ended(name, message="m" * 4096) for name in names)), NODE, NOW)
+    ends = [entry.state.terminated for entry in status.container_statuses]
+    assert [len(end.message) for end in ends if end] == [length] * count
