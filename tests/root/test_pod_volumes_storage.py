@@ -65,6 +65,20 @@ def test_empty_dirs(shared_daemon: Daemon) -> None:
     assert "written" not in run("head -c 3000000 /dev/zero > /memory/big && echo written", check=False)
 
 
+def test_too_much_in_an_empty_dir_evicts_the_pod(shared_daemon: Daemon) -> None:
+    volumes = [{"name": "e", "emptyDir": {"sizeLimit": "1Mi"}}]
+    script = "head -c 3000000 /dev/zero > /e/big; trap '' TERM; while :; do sleep 1; done"
+    greedy = container(script=script, volumeMounts=[mount("e", "/e")])
+    shared_daemon.apply(pod("greedy", greedy, volumes=volumes, terminationGracePeriodSeconds=60))
+    found = shared_daemon.wait_for("greedy", "Failed", 30)
+    assert (found["status"]["reason"], found["status"]["message"]) == (
+        "Evicted",
+        'Usage of EmptyDir volume "e" exceeds the limit "1Mi". ',
+    )
+    eventually(lambda: "Evicted: Usage of EmptyDir" in events(shared_daemon, "greedy"))
+    shared_daemon.wait_for("greedy", lambda one: "terminated" in status(one)["state"], 10)
+
+
 def test_a_claim_is_provisioned_kept_and_deleted(shared_daemon: Daemon) -> None:
     make(shared_daemon, "PersistentVolumeClaim", "data", spec=CLAIM)
     claim = eventually(

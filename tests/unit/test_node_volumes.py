@@ -7,7 +7,9 @@ import json
 import os
 import stat
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -48,7 +50,8 @@ from podrt.model.volume import (
 from podrt.node import env_file
 from podrt.node.claims import fits
 from podrt.node.env import environment
-from podrt.node.volumes import atomic, downward_api, ownership, payload, projected, references, subpath, token
+from podrt.node.volumes import atomic, downward_api, ownership, payload, projected, references, subpath, token, usage
+from podrt.node.volumes.contents import Contents
 from podrt.node.volumes.errors import Unavailable, VolumeError
 from podrt.node.volumes.payload import File
 
@@ -307,6 +310,19 @@ def test_sub_path_expressions(expression: str, values: dict[str, str], expected:
     assert not any(value in str(caught.value) for value in values.values() if value not in ("..",))
 
 
+def test_disk_usage(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "f").write_bytes(b"x" * 100_000)
+    empty = usage.disk_usage(tmp_path)
+    assert 100_000 <= empty < 130_000
+    os.link(tmp_path / "d" / "f", tmp_path / "again")
+    os.symlink("/", tmp_path / "root")
+    assert usage.disk_usage(tmp_path) - empty < 5_000
+    watched = {"v": (tmp_path, "1Ki"), "w": (tmp_path / "gone", "1")}
+    assert usage.excess(watched) == 'Usage of EmptyDir volume "v" exceeds the limit "1Ki". '
+    assert usage.excess({"v": (tmp_path, "1Mi")}) == ""
+
+
 # Environment
 
 
@@ -485,3 +501,25 @@ def test_which_volume_fits_a_claim(change: dict[str, Any], expected: bool) -> No
     assert fits(PersistentVolumeClaim(metadata=meta("c"), spec=spec), volume, "x") is expected
     unlabeled = PersistentVolume(spec=volume.spec)
     assert not fits(PersistentVolumeClaim(metadata=meta("c"), spec=spec), unlabeled, "x")
+
+
+def test_a_token_is_kept_until_it_is_to_be_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    account = ServiceAccount(metadata=meta("default"))
+    context = SimpleNamespace(
+        store=Objects(account), signer=token.Signer(tmp_path / "key", "i"), node_name="n", allocatable=dict
+    )
+    contents = Contents(context)  # type: ignore[arg-type]
+    source = VolumeProjection(service_account_token=ServiceAccountTokenProjection(path="t", expiration_seconds=600))
+    volume = Volume(name="v", projected=ProjectedVolumeSource(sources=(source,)))
+    clock = [1000.0]
+    monkeypatch.setattr(time, "time", lambda: clock[0])
+    first = contents.of(pod(), volume)["t"].data
+    assert contents.due() == 1480
+    clock[0] = 1479
+    assert contents.of(pod(), volume)["t"].data == first
+    clock[0] = 1480
+    second = contents.of(pod(), volume)["t"].data
+    assert second != first and contents.due() == 1960
+    assert context.signer.verify(second.decode(), 1481)["exp"] == 2080
+    with pytest.raises(Unavailable, match='serviceaccounts "other" not found'):
+        Contents(context).of(pod(service_account_name="other"), volume)  # type: ignore[arg-type]

@@ -16,34 +16,35 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from msgspec.structs import replace
+
 from podrt.engine.specs import Mount, Propagation
 from podrt.errors import AlreadyExistsError, InvalidError, PodrtError
 from podrt.linux.mount_table import mount_points
-from podrt.model.configuration import ConfigMap, Secret, ServiceAccount
+from podrt.model.configuration import ConfigMap, Secret
 from podrt.model.container import Container, VolumeMount
 from podrt.model.kinds import Object
+from podrt.model.meta import ObjectMeta
 from podrt.model.pod import Pod
 from podrt.model.security import PodSecurityContext
 from podrt.model.storage import PersistentVolumeClaim
-from podrt.model.volume import ProjectedVolumeSource, ServiceAccountTokenProjection, Volume
+from podrt.model.volume import ProjectedVolumeSource, Volume
 from podrt.node.images import ImageFailure, ImagePending
 from podrt.node.volumes import (
     atomic,
     claim,
-    downward_api,
     empty_dir,
     host_path,
     image,
     nfs,
     ownership,
-    payload,
     projected,
     subpath,
-    token,
+    usage,
 )
+from podrt.node.volumes.contents import Contents
 from podrt.node.volumes.directory import PodDirectory, make_directory
 from podrt.node.volumes.errors import Unavailable, VolumeError
-from podrt.node.volumes.payload import Payload
 from podrt.node.volumes.references import uses, variables_use
 
 if TYPE_CHECKING:
@@ -69,11 +70,6 @@ class Prepared(NamedTuple):
     idmap: bool = True
 
 
-class _Token(NamedTuple):
-    text: str
-    replace_at: float
-
-
 class PodVolumes:
     """The volumes of the Pod of one worker."""
 
@@ -83,9 +79,10 @@ class PodVolumes:
         self._ensure_image = ensure_image
         self._directory = directory
         self._ready: dict[str, Prepared] = {}
-        self._tokens: dict[tuple[str, int], _Token] = {}
+        self._contents = Contents(context)
         self._timer: asyncio.TimerHandle | None = None
         self._lock = asyncio.Lock()
+        self._watch: asyncio.Task[None] | None = None
         self._held: dict[str, list[int]] = {}
 
     # Making
@@ -103,6 +100,7 @@ class PodVolumes:
                 if volume.name not in self._ready:
                     self._ready[volume.name] = await self._make(pod, volume)
             self._watch_tokens(pod)
+            self._watch_usage(pod)
             return self._ready
 
     async def _make(self, pod: Pod, volume: Volume) -> Prepared:
@@ -171,7 +169,7 @@ class PodVolumes:
 
     def _files(self, pod: Pod, volume: Volume) -> Prepared:
         """Write the newest content. Raises Unavailable, OSError."""
-        files = self._content(pod, volume)
+        files = self._contents.of(pod, volume)
         path = self._place(volume)
         make_directory(path)
         if _in_memory(volume) and not os.path.ismount(path):
@@ -192,41 +190,6 @@ class PodVolumes:
         return self._directory.volume(
             {"config_map": "configmap", "downward_api": "downward-api"}.get(kind, kind), volume.name
         )
-
-    def _content(self, pod: Pod, volume: Volume) -> Payload:
-        context, namespace = self._context, pod.metadata.namespace
-        if volume.config_map is not None:
-            one = volume.config_map
-            mode = 0o644 if one.default_mode is None else one.default_mode
-            return payload.config_map(context.store, namespace, one.name, one.items, mode, one.optional)
-        if volume.secret is not None:
-            two = volume.secret
-            mode = 0o644 if two.default_mode is None else two.default_mode
-            return payload.secret(context.store, namespace, two.secret_name, two.items, mode, two.optional)
-        if volume.downward_api is not None:
-            mode = 0o644 if volume.downward_api.default_mode is None else volume.downward_api.default_mode
-            return downward_api.files(pod, volume.downward_api.items, mode, context.allocatable())
-        assert volume.projected is not None
-
-        def token_for(index: int, source: ServiceAccountTokenProjection) -> str:
-            return self._token(pod, (volume.name, index), source)
-
-        return projected.files(pod, volume.projected, context.store, context.allocatable(), token_for)
-
-    def _token(self, pod: Pod, key: tuple[str, int], source: ServiceAccountTokenProjection) -> str:
-        now = time.time()
-        known = self._tokens.get(key)
-        if known is not None and now < known.replace_at:
-            return known.text
-        name = pod.spec.service_account_name or "default"
-        account = self._context.store.find(ServiceAccount, pod.metadata.namespace, name)
-        if account is None:
-            raise Unavailable(f'failed to fetch token: serviceaccounts "{name}" not found')
-        seconds = source.expiration_seconds or token.DEFAULT_SECONDS
-        context = self._context
-        text = context.signer.issue(pod, account, source.audience, seconds, now, context.node_name)
-        self._tokens[key] = _Token(text, token.replace_at(now, now + seconds))
-        return text
 
     # Changes
 
@@ -256,6 +219,7 @@ class PodVolumes:
             elif any(getattr(volume, kind) is not None for kind in FILE_KINDS):
                 self._renew(pod, volume)
         self._watch_tokens(pod)
+        self._watch_usage(pod)
 
     def _renew(self, pod: Pod, volume: Volume) -> None:
         """Write the newest content if the volume is there. What can't be had leaves the old content."""
@@ -274,21 +238,45 @@ class PodVolumes:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not self._tokens:
+        due = self._contents.due()
+        if due is None:
             return
-        delay = max(min(one.replace_at for one in self._tokens.values()) - time.time(), 1.0)
+        delay = max(due - time.time(), 1.0)
         self._timer = asyncio.get_running_loop().call_later(delay, self._replace_tokens, pod.metadata)
 
-    def _replace_tokens(self, metadata: object) -> None:
+    def _replace_tokens(self, metadata: ObjectMeta) -> None:
         self._timer = None
-        namespace, name = getattr(metadata, "namespace", ""), getattr(metadata, "name", "")
-        pod = self._context.store.find(Pod, namespace, name)
+        pod = self._context.store.find(Pod, metadata.namespace, metadata.name)
         if pod is None:
             return
         for volume in pod.spec.volumes:
-            if any(key[0] == volume.name for key in self._tokens):
+            if volume.projected is not None:
                 self._renew(pod, volume)
         self._watch_tokens(pod)
+
+    def _watch_usage(self, pod: Pod) -> None:
+        """Look at the size of emptyDirs that have a limit, as long as the Pod is there."""
+        watched = usage.limits(pod, self._directory)
+        if watched and (self._watch is None or self._watch.done()):
+            self._watch = asyncio.get_running_loop().create_task(self._evict_excess(pod.metadata, watched))
+
+    async def _evict_excess(self, metadata: ObjectMeta, watched: dict[str, tuple[Path, str]]) -> None:
+        store = self._context.store
+        while True:
+            await asyncio.sleep(usage.PERIOD)
+            try:
+                text = await asyncio.to_thread(usage.excess, watched)
+            except OSError as error:
+                logger.warning("pod %s: the size of its volumes can't be told: %s", metadata.name, error)
+                continue
+            pod = store.find(Pod, metadata.namespace, metadata.name)
+            if pod is None or pod.metadata.uid != metadata.uid or pod.status.phase in ("Succeeded", "Failed"):
+                return
+            if text:
+                self._context.event(pod, "Warning", "Evicted", text)
+                status = replace(pod.status, phase="Failed", reason="Evicted", message=text)
+                store.update(replace(pod, status=status))
+                return
 
     # Mounts
 
@@ -346,6 +334,9 @@ class PodVolumes:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
         for container in tuple(self._held):
             self.release(container)
 
