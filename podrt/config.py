@@ -43,6 +43,8 @@ class Config:
     """Empty: no IPv6."""
     mtu: int = 1500
     nft_table: str = "podrt"
+    static_pod_dir: Path = Path("/etc/podrt/manifests")
+    """Manifests of Pods that the daemon keeps running; it may not exist."""
     cluster_domain: str = "cluster.local"
     log_max_bytes: int = 10 * 1024 * 1024
     log_max_files: int = 5
@@ -81,6 +83,7 @@ class Config:
             "cgroup_root": f"/podrt-{tag}",
             "bridge": f"pr-{tag}",
             "nft_table": f"podrt-{tag}",
+            "static_pod_dir": root / "manifests",
             "registry_config_dir": root / "certs.d",
             "registry_auth_file": str(root / "auth.json"),
             "image_gc_high": 100,

@@ -34,6 +34,7 @@ from podrt.node.facts import MANAGER, MANAGER_LABEL
 from podrt.node.node_status import MAX_IMAGES, NodeInfo
 from podrt.node.order import containers
 from podrt.node.scheduler import Scheduler
+from podrt.node.static_pods import StaticPods
 from podrt.node.volumes.token import Signer
 from podrt.node.worker import PodWorker, uid_of
 from podrt.store.events import EventRecorder
@@ -79,6 +80,7 @@ class Agent:
         self._on_failure = on_failure
         scheduling = EventRecorder(registry.store, "default-scheduler", self._node.name, ttl=config.event_ttl)
         self._scheduler = Scheduler(registry, scheduling, self._node.name, self._add)
+        self._static_pods = StaticPods(config.static_pod_dir, registry, recorder, self._node.name)
         self._workers: dict[str, PodWorker] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._pods_of_boxes: dict[str, str] = {}
@@ -107,6 +109,7 @@ class Agent:
         self._service = [
             self._watched(self._follow_engine(), "engine events"),
             self._watched(self._keep_node(), "node status"),
+            self._watched(self._static_pods.run(), "static Pods"),
         ]
 
     async def close(self) -> None:

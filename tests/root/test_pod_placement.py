@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import yaml
+
 from tests.framework.daemon import Daemon, eventually
 from tests.framework.pods import container, pod
 
@@ -77,3 +79,17 @@ def test_waiting_pods_are_placed_after_a_restart(shared_daemon: Daemon) -> None:
     path = "/api/v1/namespaces/default/pods/gated"
     shared_daemon.api("PATCH", path, patch, content_type="application/merge-patch+json")
     shared_daemon.wait_for("gated", "Running")
+
+
+def test_static_pods_run_and_come_back(shared_daemon: Daemon) -> None:
+    directory = shared_daemon.config.static_pod_dir
+    directory.mkdir()
+    file = directory / "web.yaml"
+    file.write_text(yaml.safe_dump(pod("web")))
+    name = f"web-{shared_daemon.config.node_name}"
+    first = eventually(lambda: shared_daemon.exists(name) and shared_daemon.wait_for(name, "Running"))
+    shared_daemon.api("DELETE", f"/api/v1/namespaces/default/pods/{name}")
+    again = shared_daemon.wait_for(name, lambda found: found["metadata"]["uid"] != first["metadata"]["uid"])
+    assert again["metadata"]["annotations"]["kubernetes.io/config.source"] == "file"
+    file.unlink()
+    shared_daemon.wait_for(name, "deleted")
