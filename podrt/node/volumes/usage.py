@@ -30,7 +30,7 @@ def limits(pod: Pod, directory: PodDirectory) -> dict[str, tuple[Path, str]]:
 
 
 def excess(watched: dict[str, tuple[Path, str]]) -> str:
-    """Why the Pod is to be evicted, in the kubelet's words; "" if all is well. Reads whole directories: use a thread."""
+    """Why the Pod is to be evicted, in the kubelet's words; "" if all is well. Reads directories: use a thread."""
     for name, (path, limit) in watched.items():
         if disk_usage(path) > whole(limit):
             return f'Usage of EmptyDir volume "{name}" exceeds the limit "{limit}". '
