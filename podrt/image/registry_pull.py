@@ -119,7 +119,8 @@ class Puller:
             if not resolvers:
                 raise ImageError(f"{reference}: no configured host may resolve names; see its hosts.toml")
             resolved = await self.resolve(reference, resolvers)
-            names = (Reference(reference.name, reference.tag),) if reference.tag else ()
+            # Beside a digest a tag says nothing: what it stands for now was not asked.
+            names = () if reference.digest else (Reference(reference.name, reference.tag),)
             known = self._store.by_manifest(resolved.digest)
             if known is not None:
                 return await asyncio.to_thread(self._store.add_names, known, names, resolved.digests)
@@ -270,7 +271,8 @@ async def _manifest(reference: Reference, which: str, digest: str, repository: R
 
 def _refuse_foreign(parsed: Manifest, what: str) -> None:
     for index, layer in enumerate(parsed.layers):
-        if manifests.is_foreign(layer):
+        # URLs alone are no more than a hint: the registry has such a layer as well.
+        if manifests.is_foreign(layer._replace(urls=())):
             raise ImageError(
                 f"{what}: layers[{index}]: is a foreign layer ({layer.media_type}), to be fetched from elsewhere;"
                 " that is not done: images for Linux have none"

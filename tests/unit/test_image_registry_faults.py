@@ -101,6 +101,7 @@ async def test_by_digest_and_again(setup: Setup) -> None:
     image = await setup.pull(f"{setup.address}/test@{digest}")
     assert image.names == () and image.digests == (f"{setup.address}/test@{digest}",)
     assert setup.store.resolve(f"{setup.address}/test@{digest}") == image
+    assert (await setup.pull(f"{setup.address}/test:old@{digest}")).names == (), "a tag beside a digest means nothing"
     blobs = setup.registry.fetched("blobs")
     again = await setup.pull()
     assert again.names == (f"{setup.address}/test:latest",)
@@ -318,6 +319,14 @@ async def test_a_foreign_layer(setup: Setup) -> None:
     document["layers"][0]["mediaType"] = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
     setup.registry.add_manifest(json.dumps(document).encode(), "latest")
     await setup.refused(ImageError, "foreign layer")
+
+
+async def test_urls_of_a_layer_are_only_a_hint(setup: Setup) -> None:
+    digest = offer(setup.registry, layer("a"))
+    document = json.loads(setup.registry.manifests[digest][1])
+    document["layers"][0]["urls"] = ["http://127.0.0.1:1/layer"]
+    setup.registry.add_manifest(json.dumps(document).encode(), "latest")
+    assert (await setup.pull()).size == 10
 
 
 async def test_a_manifest_of_another_digest(setup: Setup) -> None:
