@@ -186,3 +186,10 @@ async def test_in_use_by_a_pods_container(api: Harness) -> None:
 async def test_refusals(api: Harness, method: str, path: str, code: int, words: str) -> None:
     found = await api.call(method, BASE + path)
     assert found[0] == code and words in found[1]["message"], found
+
+
+async def test_pull_refuses_what_it_can_not_do(api: Harness) -> None:
+    code, _, data = await api.raw("POST", BASE + "/images:pull", b"")
+    assert code == 400 and b"reference" in data
+    code, _, data = await api.raw("POST", BASE + "/images:pull?reference=x", b"")
+    assert code == 501, data  # the harness has no registry client
