@@ -44,7 +44,6 @@ from podrt.node.order import (
 )
 from podrt.node.plan import active_deadline
 
-
 MESSAGES_BYTES = 12 * 1024
 
 
