@@ -31,8 +31,8 @@ def content_type(request: web.Request) -> str:
 async def read_object(request: web.Request, resource: Resource) -> codec.Decoded:
     """The object in the body. Raises MalformedError (with causes), UnsupportedMediaTypeError."""
     kind = content_type(request)
-    if kind == protobuf.CONTENT_TYPE and resource.kind == "Namespace":
-        document = protobuf.namespace_document(await request.read())
+    if kind == protobuf.CONTENT_TYPE and resource.kind in protobuf.KINDS:
+        document = protobuf.document(await request.read())
         return codec.decode_document(document, field_validation(request), resource)
     if kind not in READABLE:
         raise UnsupportedMediaTypeError(

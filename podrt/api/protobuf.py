@@ -1,5 +1,5 @@
-"""Just enough protobuf to read a Namespace: kubectl 1.32 and later send ``create namespace`` in it and do not fall
-back.
+"""Just enough protobuf to read Namespaces, ConfigMaps and Secrets: kubectl 1.32 and later send ``create namespace`` and
+the like in it and do not fall back.
 
 A body is the four bytes ``k8s\\0``, then ``runtime.Unknown`` (1: apiVersion and kind, 2: the object). Other kinds, and
 fields that are not in the tables below, are refused by number rather than dropped. Source: ``generated.proto`` of
@@ -8,7 +8,8 @@ k8s.io/api and apimachinery; protobuf's encoding guide.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import base64
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from podrt.api.status import UnsupportedMediaTypeError
@@ -21,8 +22,8 @@ _META_TEXT = {1: "name", 2: "generateName", 3: "namespace"}
 _META_MAPS = {11: "labels", 12: "annotations"}
 
 
-def namespace_document(data: bytes) -> dict[str, Any]:
-    """The Namespace in a protobuf body as the document that JSON would have given.
+def document(data: bytes) -> dict[str, Any]:
+    """The object in a protobuf body as the document that JSON would have given.
 
     Raises UnsupportedMediaTypeError for another kind or an unknown field, MalformedError for what is no protobuf.
     """
@@ -31,18 +32,49 @@ def namespace_document(data: bytes) -> dict[str, Any]:
     envelope = dict(_fields(data[len(_MAGIC) :]))
     kind = dict(_fields(_bytes(envelope.get(1, b""))))
     version, name = _text(kind.get(1, b"")), _text(kind.get(2, b""))
-    if (version, name) != ("v1", "Namespace"):
+    readers = KINDS.get(name) if version == "v1" else None
+    if readers is None:
+        known = ", ".join(KINDS)
         raise UnsupportedMediaTypeError(
-            f"protobuf is read for v1 Namespace only, not {version} {name}: send JSON or YAML"
+            f"protobuf is read for v1 {known} only, not {version} {name}: send JSON or YAML"
         )
-    document: dict[str, Any] = {"apiVersion": version, "kind": name}
+    found: dict[str, Any] = {"apiVersion": version, "kind": name}
     for number, value in _fields(_bytes(envelope.get(2, b""))):
         if number == 1:
-            document["metadata"] = _metadata(_bytes(value))
+            found["metadata"] = _metadata(_bytes(value))
+        elif number in readers:
+            readers[number](found, value)
         elif not _blank(value):
-            # 2 is the spec, 3 the status: kubectl sends both with nothing in them.
-            raise _unknown(f"Namespace field {number}")
-    return document
+            # A Namespace's 2 is the spec, 3 the status: kubectl sends both with nothing in them.
+            raise _unknown(f"{name} field {number}")
+    return found
+
+
+Reader = Callable[[dict[str, Any], "int | bytes"], None]
+
+
+def _into_map(field: str, convert: Callable[[int | bytes], str]) -> Reader:
+    """Entries of a map come one by one, as messages of key (1) and value (2)."""
+
+    def read(found: dict[str, Any], value: int | bytes) -> None:
+        entry = dict(_fields(_bytes(value)))
+        found.setdefault(field, {})[_text(entry.get(1, b""))] = convert(entry.get(2, b""))
+
+    return read
+
+
+def _into_text(field: str) -> Reader:
+    def read(found: dict[str, Any], value: int | bytes) -> None:
+        found[field] = _text(value)
+
+    return read
+
+
+def _into_flag(field: str) -> Reader:
+    def read(found: dict[str, Any], value: int | bytes) -> None:
+        found[field] = bool(value)
+
+    return read
 
 
 def _metadata(data: bytes) -> dict[str, Any]:
@@ -118,3 +150,20 @@ def _text(value: int | bytes) -> str:
         return _bytes(value).decode()
     except UnicodeDecodeError:
         raise MalformedError("the protobuf body has text that is not UTF-8") from None
+
+
+def _base64(value: int | bytes) -> str:
+    return base64.b64encode(_bytes(value)).decode()
+
+
+KINDS: dict[str, dict[int, Reader]] = {
+    "Namespace": {},
+    "ConfigMap": {2: _into_map("data", _text), 3: _into_map("binaryData", _base64), 4: _into_flag("immutable")},
+    "Secret": {
+        2: _into_map("data", _base64),
+        3: _into_text("type"),
+        4: _into_map("stringData", _text),
+        5: _into_flag("immutable"),
+    },
+}
+"""The fields that are read, besides metadata (1)."""

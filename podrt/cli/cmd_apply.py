@@ -193,7 +193,11 @@ def apply(
 
 
 @click.command("create", cls=options.Verb)
-@click.argument("what", nargs=-1, metavar="[namespace NAME]")
+@click.argument("what", nargs=-1, metavar="[namespace|configmap|secret generic NAME]")
+@click.option("--from-literal", multiple=True, metavar="KEY=VALUE", help="A key of a configmap or secret.")
+@click.option("--from-file", multiple=True, metavar="[KEY=]PATH", help="A key from a file, or those of a directory.")
+@click.option("--from-env-file", multiple=True, metavar="PATH", help="Keys from lines KEY=VALUE.")
+@click.option("--type", "secret_type", default="", metavar="TYPE", help="Type of a secret (else Opaque).")
 @options.files_options
 @options.output_option
 @options.dry_run_option
@@ -203,20 +207,41 @@ def apply(
 def create(
     ctx: click.Context,
     what: tuple[str, ...],
+    from_literal: tuple[str, ...],
+    from_file: tuple[str, ...],
+    from_env_file: tuple[str, ...],
+    secret_type: str,
     filenames: tuple[str, ...],
     recursive: bool,
     output: str,
     dry_run: str,
     validate: str,
 ) -> None:
-    """Create objects that must not exist yet: create -f pod.yaml, create namespace test."""
+    """Create objects that must not exist yet: create -f pod.yaml, create namespace test, create configmap x
+    --from-literal=key=value, create secret generic x --from-file=key=path.
+    """
     writer = _Writer(ctx.obj, _explicit_namespace(ctx), dry_run, _validation(validate), output)
     if what:
-        if len(what) != 2 or what[0] not in ("namespace", "ns") or filenames:
-            raise CliError("either 'create -f FILE' or 'create namespace NAME'", 2)
-        manifests = [Manifest({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": what[1]}}, what[1])]
+        if filenames:
+            raise CliError("either 'create -f FILE' or 'create KIND NAME'", 2)
+        sources = (from_literal, from_file, from_env_file)
+        manifests = [_named(what, ctx.obj.namespace, secret_type, sources)]
     elif filenames:
         manifests = read_manifests(filenames, recursive)
     else:
         raise CliError("must specify -f (a file, a directory or -)", 2)
     writer.each(manifests, writer.create)
+
+
+def _named(what: tuple[str, ...], namespace: str, secret_type: str, sources: tuple[tuple[str, ...], ...]) -> Manifest:
+    """The object of ``create namespace NAME``, ``create configmap NAME`` or ``create secret generic NAME``."""
+    from podrt.cli import create_config
+
+    match what:
+        case ("namespace" | "ns", name):
+            return Manifest({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}, name)
+        case ("configmap" | "cm", name):
+            return Manifest(create_config.config_map(name, namespace, *sources), name)
+        case ("secret", "generic", name):
+            return Manifest(create_config.secret(name, namespace, secret_type, *sources), name)
+    raise CliError("either 'create -f FILE' or 'create namespace|configmap NAME' or 'create secret generic NAME'", 2)

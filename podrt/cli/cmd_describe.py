@@ -8,7 +8,7 @@ import click
 
 from podrt.cli import options, printers
 from podrt.cli.describe_common import event_lines, events_of
-from podrt.cli.errors import CliError
+from podrt.cli.errors import ApiError, CliError
 from podrt.cli.resources import PODS, Resource, for_kind, parse_targets
 from podrt.cli.session import Session, err
 from podrt.cli.tabs import align
@@ -75,7 +75,8 @@ def text_of(session: Session, resource: Resource, value: dict[str, Any], show_ev
         if resource.kind == "Node":
             lines = describe_other.describe_node(value, _pods_on(session, printers.object_name(value)))
         elif resource.kind == "Namespace":
-            return align(describe_other.describe_namespace(value))
+            quotas, ranges = (_in_namespace(session, name, printers.object_name(value)) for name in _POLICIES)
+            return align(describe_other.describe_namespace(value, quotas, ranges))
         elif (known := _configuration(session, resource, value)) is not None:
             lines = known
         else:
@@ -83,6 +84,17 @@ def text_of(session: Session, resource: Resource, value: dict[str, Any], show_ev
     if show_events and resource.kind != "Event":
         lines += event_lines(events_of(session.client, value, resource.kind))
     return align(lines)
+
+
+_POLICIES = ("resourcequotas", "limitranges")
+
+
+def _in_namespace(session: Session, plural: str, namespace: str) -> list[dict[str, Any]]:
+    """The objects of a core kind; none if they can't be read."""
+    try:
+        return printers.objects_of(session.client.get(f"/api/v1/namespaces/{namespace}/{plural}"))
+    except ApiError:
+        return []
 
 
 def _configuration(session: Session, resource: Resource, value: dict[str, Any]) -> list[str] | None:

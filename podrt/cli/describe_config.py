@@ -78,9 +78,13 @@ def quota_lines(value: Object) -> list[str]:
 
 
 def describe_limit_range(value: Object) -> list[str]:
+    return head(value) + limit_lines(value)
+
+
+def limit_lines(value: Object) -> list[str]:
+    """The table of a LimitRange."""
     columns = ("min", "max", "defaultRequest", "default", "maxLimitRequestRatio")
     lines = [
-        *head(value),
         "Type\tResource\tMin\tMax\tDefault Request\tDefault Limit\tMax Limit/Request Ratio",
         "----\t--------\t---\t---\t---------------\t-------------\t-----------------------",
     ]

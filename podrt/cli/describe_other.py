@@ -106,11 +106,23 @@ def _amount(name: str, amount: float, allocatable: Object) -> str:
     return f"{text} ({percent}%)"
 
 
-def describe_namespace(namespace: Object) -> list[str]:
+def describe_namespace(namespace: Object, quotas: Iterable[Object] = (), ranges: Iterable[Object] = ()) -> list[str]:
+    """``quotas`` and ``ranges``: the ResourceQuotas and LimitRanges in it."""
+    from podrt.cli.describe_config import limit_lines, quota_lines
+
     lines = [f"Name:\t{(namespace.get('metadata') or {}).get('name', '')}"]
     lines += metadata_lines(namespace)
     lines.append(f"Status:\t{(namespace.get('status') or {}).get('phase', '')}")
-    return [*lines, "", "No resource quota.", "", "No LimitRange resource."]
+    told = [["", f"  Name:\t{_name(one)}", *(f"  {line}" for line in quota_lines(one))] for one in quotas]
+    lines += (
+        ["", "Resource Quotas", *(line for block in told for line in block)] if told else ["", "No resource quota."]
+    )
+    rows = [line for one in ranges for line in limit_lines(one)]
+    return lines + (["", "Resource Limits", *rows] if rows else ["", "No LimitRange resource."])
+
+
+def _name(value: Object) -> str:
+    return str((value.get("metadata") or {}).get("name", ""))
 
 
 def describe_any(value: Object) -> list[str]:
