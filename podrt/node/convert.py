@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from msgspec.structs import replace
 
@@ -19,7 +18,6 @@ from podrt.engine.specs import (
     Mount,
     NamespaceMode,
     PortMapping,
-    Propagation,
     Protocol,
     SandboxSpec,
     SeccompKind,
@@ -39,10 +37,8 @@ ID_FIRST = 1 << 30
 """The first host id for user-namespaced Pods; beyond what distributions give out in /etc/subuid."""
 ID_SLOTS = 16_000
 
-_PROPAGATION = {
-    "HostToContainer": Propagation.HOST_TO_CONTAINER,
-    "Bidirectional": Propagation.BIDIRECTIONAL,
-}
+HOSTNAME_LENGTH = 64
+"""The kernel's limit (uname(2))."""
 
 
 def log_directory(config: Config, pod: Pod) -> str:
@@ -61,10 +57,24 @@ def hostname(pod: Pod, node_name: str) -> str:
 
 
 def domain(pod: Pod, config: Config) -> str:
-    """The Pod's domain for its FQDN; "" without a subdomain."""
-    if not pod.spec.subdomain:
+    """The Pod's domain for its FQDN; "" without a subdomain, or with a name that stands for itself."""
+    if not pod.spec.subdomain or pod.spec.hostname_override is not None:
         return ""
     return f"{pod.spec.subdomain}.{pod.metadata.namespace}.svc.{config.cluster_domain}"
+
+
+def kernel_name(pod: Pod, config: Config, node_name: str) -> str:
+    """What ``hostname`` prints: the FQDN with ``setHostnameAsFQDN``. Raises InvalidError if that is too long."""
+    name, rest = hostname(pod, node_name), domain(pod, config)
+    if not pod.spec.set_hostname_as_fqdn or pod.spec.host_network or not rest:
+        return name
+    full = f"{name}.{rest}"
+    if len(full) > HOSTNAME_LENGTH:
+        raise InvalidError(
+            f"setHostnameAsFQDN: {full} has {len(full)} characters, {HOSTNAME_LENGTH} is the most of a host name: "
+            "shorten spec.hostname or spec.subdomain"
+        )
+    return full
 
 
 def sandbox_spec(pod: Pod, config: Config, attempt: int, node_name: str, id_slot: int) -> SandboxSpec:
@@ -87,7 +97,7 @@ def sandbox_spec(pod: Pod, config: Config, attempt: int, node_name: str, id_slot
             facts.POD_UID_LABEL: meta.uid,
             facts.MANAGER_LABEL: facts.MANAGER,
         },
-        hostname=hostname(pod, node_name),
+        hostname=kernel_name(pod, config, node_name),
         log_directory=log_directory(config, pod),
         network=NamespaceMode.NODE if spec.host_network else NamespaceMode.POD,
         pid=_pid_mode(pod),
@@ -252,19 +262,3 @@ def refuse_root(chosen: Security, image_user: str) -> None:
 def _default_seccomp(privileged: bool) -> SeccompKind:
     """RuntimeDefault where the Pod says nothing: safer than the kubelet's own default, Unconfined."""
     return SeccompKind.UNCONFINED if privileged else SeccompKind.RUNTIME_DEFAULT
-
-
-def mounts(container: Container, volumes: Mapping[str, Path], extra: Sequence[Mount]) -> list[Mount]:
-    """The container's volume mounts, then ``extra`` (hosts file, termination log) where no volume takes their place."""
-    found = [
-        Mount(
-            source=str(volumes[one.name]),
-            destination=one.mount_path,
-            read_only=one.read_only,
-            recursive_read_only=one.recursive_read_only in ("Enabled", "IfPossible"),
-            propagation=_PROPAGATION.get(one.mount_propagation or "", Propagation.PRIVATE),
-        )
-        for one in container.volume_mounts
-    ]
-    taken = {one.destination.rstrip("/") for one in found}
-    return found + [one for one in extra if one.destination not in taken]

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from podrt.engine.specs import Mount
 from podrt.errors import InvalidError
 from podrt.model.configuration import ConfigMap, Secret, ServiceAccount
 from podrt.model.container import (
@@ -37,6 +38,7 @@ from podrt.model.storage import PersistentVolume, PersistentVolumeClaim, Persist
 from podrt.model.volume import (
     ConfigMapProjection,
     ConfigMapVolumeSource,
+    EmptyDirVolumeSource,
     EphemeralVolumeSource,
     KeyToPath,
     PersistentVolumeClaimSpec,
@@ -52,8 +54,10 @@ from podrt.node.claims import fits
 from podrt.node.env import environment
 from podrt.node.volumes import atomic, downward_api, ownership, payload, projected, references, subpath, token, usage
 from podrt.node.volumes.contents import Contents
+from podrt.node.volumes.directory import PodDirectory
 from podrt.node.volumes.errors import Unavailable, VolumeError
 from podrt.node.volumes.payload import File
+from podrt.node.volumes.pod_volumes import PodVolumes
 
 SECRET = "not-to-be-shown"
 
@@ -321,6 +325,26 @@ def test_disk_usage(tmp_path: Path) -> None:
     watched = {"v": (tmp_path, "1Ki"), "w": (tmp_path / "gone", "1")}
     assert usage.excess(watched) == 'Usage of EmptyDir volume "v" exceeds the limit "1Ki". '
     assert usage.excess({"v": (tmp_path, "1Mi")}) == ""
+
+
+async def test_mounts_take_the_place_of_the_extra_ones(tmp_path: Path) -> None:
+    context = SimpleNamespace(node_memory=1 << 30, store=Objects())
+    volumes = PodVolumes(context, PodDirectory(tmp_path, "u"), None)  # type: ignore[arg-type]
+    mounts = (
+        VolumeMount(name="e", mount_path="/etc/hosts/", read_only=True),
+        VolumeMount(name="e", mount_path="/part", sub_path="a", recursive_read_only="IfPossible", read_only=True),
+    )
+    await volumes.set_up(pod(Volume(name="e", empty_dir=EmptyDirVolumeSource())))
+    extra = [Mount(source="/x", destination="/etc/hosts"), Mount(source="/y", destination="/dev/termination-log")]
+    found = volumes.mounts(Container(name="c", volume_mounts=mounts), {}, extra)
+    shown = [(one.destination, one.read_only, one.recursive_read_only) for one in found]
+    assert shown == [("/etc/hosts/", True, False), ("/part", True, True), ("/dev/termination-log", False, False)]
+    fd = int(found[1].source.rpartition("/")[2])
+    assert os.readlink(found[1].source) == f"{volumes.path_of('e')}/a"
+    volumes.release("c")
+    with pytest.raises(OSError):
+        os.fstat(fd)
+    volumes.close()
 
 
 # Environment
