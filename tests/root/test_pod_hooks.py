@@ -15,6 +15,15 @@ from tests.root.test_pod_probes import events, told
 LOG = {"volumeMounts": [{"name": "log", "mountPath": "/log"}]}
 
 
+HANDLER = r"""
+cat > /tmp/handler <<'END'
+read method path rest
+echo "1 $path" >> /log/order
+printf 'HTTP/1.1 500 No\r\n\r\n'
+END
+"""
+
+
 def note(word: str) -> str:
     """Shell: the time and ``word`` into the shared file. Written at once, so lines of several processes stay whole."""
     return f'echo "$(date +%s) {word}" >> /log/order'
@@ -121,17 +130,21 @@ def test_a_failed_pre_stop_is_told(shared_daemon: Daemon) -> None:
     shared_daemon.wait_for("grumpy", "deleted")
 
 
-def test_an_http_hook_asks_the_pod(shared_daemon: Daemon) -> None:
-    script = "mkdir -p /tmp/www; busybox httpd -f -v -p 8080 -h /tmp/www & sleep 1000"
-    hook = {"postStart": {"httpGet": {"path": "/hello", "port": 8080}}}
-    # Nobody listens yet when the hook comes: the first container fails, a later one may be in time.
-    shared_daemon.apply(pod("caller", container("server", script, image=TOOLS), container("main", lifecycle=hook)))
-    told(shared_daemon, "caller", "FailedPostStartHook", "PostStartHook failed")
-    preset = {"preStop": {"httpGet": {"path": "/bye", "port": 8080}}}
-    shared_daemon.apply(pod("leaver", container("server", script, image=TOOLS, lifecycle=preset)))
-    shared_daemon.wait_for("leaver", "Ready")
-    time.sleep(0.5)
-    shared_daemon.delete("leaver")
+def test_an_http_hook_asks_the_pod(shared_daemon: Daemon, tmp_path: Any) -> None:
+    serve = HANDLER + "exec socat TCP-LISTEN:8080,fork,reuseaddr EXEC:'sh /tmp/handler'"
+    listens = shell("until ss -ltn | grep -q :8080; do sleep 0.1; done")
+    server = container("server", serve, image=TOOLS, lifecycle={"postStart": listens}, **LOG)
+    # Whatever it answers, the hook was heard.
+    hooks = {
+        "postStart": {"httpGet": {"path": "/hello", "port": 8080}},
+        "preStop": {"httpGet": {"path": "/bye", "port": 8080}},
+    }
+    shared_daemon.apply(pod("caller", server, container(lifecycle=hooks), volumes=log_volume(tmp_path)))
+    shared_daemon.wait_for("caller", "Ready")
+    eventually(lambda: (tmp_path / "order").exists() and words(tmp_path) == ["/hello"])
+    deaf = {"postStart": {"httpGet": {"path": "/hello", "port": 8099}}}
+    shared_daemon.apply(pod("deaf", container(lifecycle=deaf)))
+    told(shared_daemon, "deaf", "FailedPostStartHook", "PostStartHook failed")
 
 
 @pytest.mark.parametrize("name", ["SIGUSR1", "SIGRTMIN+2"])
