@@ -88,6 +88,8 @@ class EngineApi(Protocol):
 
     async def update_container(self, container_id: str, resources: Resources) -> None: ...
     async def update_sandbox(self, sandbox_id: str, resources: Resources) -> None: ...
+    async def set_group(self, path: str, resources: Resources) -> None:
+        """Make a cgroup that Pods' cgroups can be in, or give it new limits. It stays. Raises OSError."""
 
     async def exec(
         self,

@@ -126,6 +126,9 @@ class Engine:
     async def update_sandbox(self, sandbox_id: str, resources: Resources) -> None:
         await sandbox.update(self._machine, sandbox_id, resources)
 
+    async def set_group(self, path: str, resources: Resources) -> None:
+        await asyncio.to_thread(self._machine.cgroups.create, path, resources, pod=True)
+
     # -- containers
 
     async def create_container(self, sandbox_id: str, spec: ContainerSpec) -> str:

@@ -206,13 +206,14 @@ def _check(machine: Machine, spec: SandboxSpec) -> tuple[tuple[str, str], ...]:
 def _new_record(machine: Machine, spec: SandboxSpec) -> SandboxRecord:
     cgroup = spec.cgroup_parent or parts.cgroup_path(machine, f"pod{spec.uid}")
     known = any(other.record.cgroup == cgroup and other.record.own_cgroup for other in machine.sandboxes.values())
+    below = cgroup.startswith(parts.cgroup_path(machine, ""))
     return SandboxRecord(
         id=secrets.token_hex(32),
         spec=spec,
         phase=Phase.CREATING,
         created_at=time.time(),
         cgroup=cgroup,
-        own_cgroup=not spec.cgroup_parent or known or not machine.cgroups.exists(cgroup),
+        own_cgroup=below or known or not machine.cgroups.exists(cgroup),
     )
 
 

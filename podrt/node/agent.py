@@ -33,6 +33,7 @@ from podrt.node.context import Context
 from podrt.node.facts import MANAGER, MANAGER_LABEL
 from podrt.node.node_status import MAX_IMAGES, NodeInfo
 from podrt.node.order import containers
+from podrt.node.qos import QosGroups
 from podrt.node.scheduler import Scheduler
 from podrt.node.static_pods import StaticPods
 from podrt.node.volumes.token import Signer
@@ -81,6 +82,7 @@ class Agent:
         scheduling = EventRecorder(registry.store, "default-scheduler", self._node.name, ttl=config.event_ttl)
         self._scheduler = Scheduler(registry, scheduling, self._node.name, self._add)
         self._static_pods = StaticPods(config.static_pod_dir, registry, recorder, self._node.name)
+        self._qos = QosGroups(engine, config.cgroup_root)
         self._workers: dict[str, PodWorker] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._pods_of_boxes: dict[str, str] = {}
@@ -97,6 +99,7 @@ class Agent:
         self._claims.start()
         store = self._registry.store
         pods = store.list(Pod).items
+        await self._qos.start()
         await self._remove_orphans({pod.metadata.uid for pod in pods})
         self._subscription = store.subscribe(self._on_change, Pod)
         self._node_subscription = store.subscribe(self._on_node, Node)
@@ -104,12 +107,14 @@ class Agent:
         for pod in sorted(pods, key=lambda pod: not pod.spec.node_name):
             # Those that have their place first: the others have to fit beside them.
             self._scheduler.note(None, pod)
+            self._qos.note(None, pod)
             if pod.spec.node_name:
                 self._add(pod)
         self._service = [
             self._watched(self._follow_engine(), "engine events"),
             self._watched(self._keep_node(), "node status"),
             self._watched(self._static_pods.run(), "static Pods"),
+            self._watched(self._qos.run(), "QoS groups"),
         ]
 
     async def close(self) -> None:
@@ -137,6 +142,7 @@ class Agent:
         old, pod = change.old, change.new
         assert (old is None or isinstance(old, Pod)) and (pod is None or isinstance(pod, Pod))
         self._scheduler.note(old, pod)
+        self._qos.note(old, pod)
         if pod is not None and change.old is None and pod.spec.node_name:
             self._add(pod)
         obj = change.object

@@ -27,7 +27,7 @@ from podrt.errors import ConflictError, InvalidError
 from podrt.model.container import Container, EphemeralContainer
 from podrt.model.pod import Pod
 from podrt.model.security import AppArmorProfile, PodSecurityContext, SecurityContext
-from podrt.node import facts, resources
+from podrt.node import facts, qos, resources
 from podrt.node.actions import StartContainer
 from podrt.node.env import expand
 
@@ -109,6 +109,7 @@ def sandbox_spec(pod: Pod, config: Config, attempt: int, node_name: str, id_slot
         dns_options=options,
         port_mappings=_ports(pod),
         sysctls={sysctl.name: sysctl.value for sysctl in context.sysctls},
+        cgroup_parent=qos.pod_cgroup(pod, config.cgroup_root),
         resources=resources.pod_resources(spec),
     )
 

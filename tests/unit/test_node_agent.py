@@ -12,6 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from podrt.config import Config
+from podrt.engine.specs import Resources
 from podrt.engine.logs import LogOptions
 from podrt.errors import ConflictError
 from podrt.image.service import ImageStore
@@ -36,6 +37,9 @@ class IdleEngine:
 
     def list_sandboxes(self) -> list[Any]:
         return []
+
+    async def set_group(self, path: str, resources: Resources) -> None:
+        pass
 
     def subscribe(self) -> asyncio.Queue[Any]:
         return asyncio.Queue()
