@@ -185,7 +185,7 @@ def pod_field(pod: Pod, path: str, where: str, host_ips: Sequence[str], pod_ips:
         "metadata.namespace": pod.metadata.namespace,
         "metadata.uid": pod.metadata.uid,
         "spec.nodeName": pod.spec.node_name,
-        "spec.serviceAccountName": pod.spec.service_account_name,
+        "spec.serviceAccountName": pod.spec.service_account_name or "default",
         "status.hostIP": host_ips[0] if host_ips else "",
         "status.hostIPs": ",".join(host_ips),
         "status.podIP": pod_ips[0] if pod_ips else "",

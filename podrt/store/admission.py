@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from podrt.errors import ForbiddenError
 from podrt.model import limits, podsecurity, quota
+from podrt.model.configuration import ServiceAccount
 from podrt.model.defaults import new_pod_status
 from podrt.model.event import Event
 from podrt.model.kinds import RESOURCES, Object, resource_of
@@ -57,6 +58,11 @@ class Admission:
                 raise self._forbidden(obj, text)
             if text := podsecurity.refusal(obj.spec, podsecurity.level(labels, "audit")):
                 logger.warning("pod %s/%s %s", obj.metadata.namespace, obj.metadata.name, text)
+        if isinstance(obj, Pod) and (account := obj.spec.service_account_name):
+            space = obj.metadata.namespace
+            if self._store.find(ServiceAccount, space, account) is None:
+                why = f'error looking up service account {space}/{account}: serviceaccount "{account}" not found'
+                raise self._forbidden(obj, why)
         if isinstance(obj, Pod | PersistentVolumeClaim):
             wrong = limits.violations(obj, self._ranges(obj))
             if wrong:

@@ -201,3 +201,12 @@ def test_every_namespace_has_its_default_account(registry: Registry) -> None:
         assert registry.store.find(ServiceAccount, name, "default") is not None
     registry.delete(ServiceAccount, "default", "default")
     assert registry.store.find(ServiceAccount, "default", "default") is not None
+
+
+def test_a_pod_needs_the_account_that_it_names(registry: Registry) -> None:
+    text = refused(registry, pod(service_account_name="robot"))
+    assert text == (
+        'pods "p" is forbidden: error looking up service account default/robot: serviceaccount "robot" not found'
+    )
+    registry.create(ServiceAccount(metadata=ObjectMeta(name="robot")))
+    registry.create(pod(service_account_name="robot"))
