@@ -33,6 +33,8 @@ class Config:
     """Where network namespaces are pinned by name, visible to ``ip netns``."""
     socket: Path = DEFAULT_SOCKET
     socket_group: str = "podrt"
+    listen: str = ""
+    """A loopback address for kubectl, such as ``127.0.0.1:6443``, with TLS and a token. Empty: the socket alone."""
     cgroup_root: str = "auto"
     """Path below each hierarchy. ``auto``: ``/podrt``."""
     node_name: str = ""
@@ -62,6 +64,8 @@ class Config:
     """Percent of the disk's use down to which they are removed."""
     image_pinned: str = "localhost/*"
     """Patterns of image names that are never collected, separated by commas."""
+    seccomp_root: Path = Path("/var/lib/podrt/seccomp")
+    """Where the files of ``seccompProfile.localhostProfile`` lie; it may not exist."""
     pids_limit: int = 4096
     """Default pids limit of a container; 0 for none."""
 
@@ -85,6 +89,7 @@ class Config:
             "nft_table": f"podrt-{tag}",
             "static_pod_dir": root / "manifests",
             "registry_config_dir": root / "certs.d",
+            "seccomp_root": root / "seccomp",
             "registry_auth_file": str(root / "auth.json"),
             "image_gc_high": 100,
         }

@@ -118,7 +118,7 @@ def pause(machine: Machine, sandbox: Sandbox, cgroup_path: str, fds: list[int]) 
             user=f"{_PAUSE_USER}:{_PAUSE_USER}" if mapped else "0:0", merge_image_groups=False, no_new_privs=True
         ),
         argv=("/pause",),
-        seccomp_fd=_seccomp(Security(), (), fds),
+        seccomp_fd=_seccomp(machine, Security(), (), fds),
     )
 
 
@@ -159,7 +159,7 @@ def container(machine: Machine, sandbox: Sandbox, unit: Container, fds: list[int
         cwd=unit.record.command.cwd,
         argv=unit.record.command.argv,
         env=unit.record.command.env,
-        seccomp_fd=_seccomp(spec.security, credentials.bounding, fds),
+        seccomp_fd=_seccomp(machine, spec.security, credentials.bounding, fds),
     )
 
 
@@ -235,7 +235,7 @@ def exec_(machine: Machine, sandbox: Sandbox, unit: Container, argv: Sequence[st
         cwd=unit.record.command.cwd,
         argv=tuple(argv),
         env=unit.record.command.env,
-        seccomp_fd=_seccomp(spec.security, credentials.bounding, fds),
+        seccomp_fd=_seccomp(machine, spec.security, credentials.bounding, fds),
     )
 
 
@@ -270,11 +270,12 @@ def available_capabilities() -> tuple[str, ...]:
     return _available
 
 
-def _seccomp(security: Security, capabilities: tuple[str, ...], fds: list[int]) -> int | None:
+def _seccomp(machine: Machine, security: Security, capabilities: tuple[str, ...], fds: list[int]) -> int | None:
     if security.privileged or security.seccomp == SeccompKind.UNCONFINED:
         return None
     local = security.seccomp == SeccompKind.LOCALHOST
-    program = seccomp.compile(security.seccomp_profile if local else "RuntimeDefault", capabilities)
+    kind = security.seccomp_profile if local else seccomp.RUNTIME_DEFAULT
+    program = seccomp.compile(kind, capabilities, str(machine.config.seccomp_root))
     fds.append(sealed_memfd("podrt-seccomp", program))
     return len(fds) - 1
 
@@ -359,10 +360,11 @@ def check(machine: Machine, spec: ContainerSpec) -> None:
     command.rlimits(spec.rlimits)
     capabilities = credentials_of(spec.security, "0").bounding
     if spec.security.seccomp == SeccompKind.LOCALHOST and not spec.security.privileged:
+        name, root = spec.security.seccomp_profile, str(machine.config.seccomp_root)
         try:
-            seccomp.compile(spec.security.seccomp_profile, capabilities)
+            seccomp.compile(name, capabilities, root)
         except OSError as error:
             raise InvalidError(
-                f"container {spec.name}: seccomp profile {spec.security.seccomp_profile!r}: {error.strerror}",
+                f"container {spec.name}: seccomp profile {os.path.join(root, name)} can't be read: {error.strerror}",
                 (Cause("securityContext.seccompProfile.localhostProfile", f"can't be read: {error.strerror}"),),
             ) from error

@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from podrt.errors import InvalidError, UnsupportedError
+from podrt.linux import inroot
 from podrt.linux import seccomp_default as default
 from podrt.linux.seccomp_default import Condition
 
@@ -38,22 +39,33 @@ _OPERATORS = {
 Profile = Mapping[str, Any]
 
 
-def compile(kind: str, capabilities: Collection[str] = ()) -> bytes:
+def compile(kind: str, capabilities: Collection[str] = (), root: str = "/") -> bytes:
     """The program of ``RuntimeDefault``, or of an OCI profile (config-linux.md, seccomp) in the JSON file ``kind``.
 
-    ``capabilities`` are those of the container, with prefix: some calls are allowed along with them. Raises
-    InvalidError that names the file and key, UnsupportedError if libseccomp is missing, OSError if the file can't be
-    read.
+    A relative ``kind`` lies below ``root``, which neither ``..`` nor a link leads out of. ``capabilities`` are those of
+    the container, with prefix: some calls are allowed along with them. Raises InvalidError that names the file and key,
+    UnsupportedError if libseccomp is missing, OSError if the file can't be read.
     """
     if kind == RUNTIME_DEFAULT:
         guards = frozenset(default.BY_CAPABILITY) & frozenset(capabilities)
         return _compile_default(guards)
-    fd = os.open(kind, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with open(fd, "rb") as file:
+    with open(_open(kind, root), "rb") as file:
         data = file.read(_MAX_PROFILE_BYTES + 1)
     if len(data) > _MAX_PROFILE_BYTES:
         raise InvalidError(f"seccomp profile {kind}: larger than {_MAX_PROFILE_BYTES} bytes")
     return _compile_file(kind, data, frozenset(capabilities))
+
+
+def _open(path: str, root: str) -> int:
+    # A FIFO must not block: it reads as empty, which is no profile.
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+    if path.startswith("/"):
+        return os.open(path, flags)
+    root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return inroot.open_in_root(root_fd, path, flags)
+    finally:
+        os.close(root_fd)
 
 
 @functools.lru_cache(maxsize=64)

@@ -53,6 +53,9 @@ def _only(*values: str) -> Support:
     return Support(State.SUPPORTED, values=values)
 
 
+RUNTIME_CLASS = "podrt"
+"""The one handler that there is. It needs no RuntimeClass object."""
+
 ONE_NODE = "there is one node; the Pod is placed on it"
 
 POD: dict[str, Support] = {
@@ -66,7 +69,7 @@ POD: dict[str, Support] = {
     "dnsPolicy": YES,
     "nodeSelector": YES,
     "serviceAccountName": YES,
-    "serviceAccount": _accepted("the old name of serviceAccountName"),
+    "serviceAccount": Support(State.SUPPORTED, "the old name of serviceAccountName: each is set to the other"),
     "automountServiceAccountToken": _accepted(
         "no token is mounted on its own: Pods can't reach the API; a projected volume gets one"
     ),
@@ -87,37 +90,39 @@ POD: dict[str, Support] = {
     "priority": YES,
     "dnsConfig": YES,
     "readinessGates": YES,
-    "runtimeClassName": NO,
+    "runtimeClassName": _only(RUNTIME_CLASS),
     "enableServiceLinks": _accepted("there are no Services, so there are no variables of them"),
     "preemptionPolicy": YES,
-    "overhead": NO,
+    "overhead": Support(State.SUPPORTED, "counted as it is given: there are no RuntimeClass objects to set it"),
     "topologySpreadConstraints": YES,
-    "setHostnameAsFQDN": NO,
-    "os": _accepted("linux only, which validation sees to"),
+    "setHostnameAsFQDN": YES,
+    "os": Support(State.SUPPORTED, "linux; another is refused"),
     "hostUsers": YES,
     "schedulingGates": YES,
-    "resourceClaims": NO,
+    "resourceClaims": _no("there are no device drivers (DRA) on one machine: devices come by hostPath"),
     "resources": NO,
-    "hostnameOverride": NO,
-    "schedulingGroup": NO,
+    "hostnameOverride": YES,
+    "schedulingGroup": _no("alpha in Kubernetes, and there is one node: nothing to place a group on"),
 }
 
+_NO_SELINUX = _no("it sets no SELinux labels; without the field containers run as the policy of the host has them")
+
 POD_SECURITY: dict[str, Support] = {
-    "seLinuxOptions": NO,
-    "windowsOptions": NO,
+    "seLinuxOptions": _NO_SELINUX,
+    "windowsOptions": _no("containers here are Linux containers"),
     "runAsUser": YES,
     "runAsGroup": YES,
     "runAsNonRoot": YES,
     "supplementalGroups": YES,
-    "supplementalGroupsPolicy": _only("Merge"),
+    "supplementalGroupsPolicy": YES,
     "fsGroup": YES,
     "sysctls": YES,
     "fsGroupChangePolicy": YES,
     "seccompProfile": YES,
-    "seccompProfile.type": _only("RuntimeDefault", "Unconfined"),
-    "seccompProfile.localhostProfile": NO,
+    "seccompProfile.type": _only("RuntimeDefault", "Unconfined", "Localhost"),
+    "seccompProfile.localhostProfile": Support(State.SUPPORTED, "below seccomp_root of the daemon's configuration"),
     "appArmorProfile": YES,
-    "seLinuxChangePolicy": NO,
+    "seLinuxChangePolicy": _NO_SELINUX,
 }
 
 CONTAINER: dict[str, Support] = {
@@ -137,7 +142,7 @@ CONTAINER: dict[str, Support] = {
     "env[].valueFrom.secretKeyRef": YES,
     "env[].valueFrom.fileKeyRef": YES,
     "resources": YES,
-    "resources.claims": NO,
+    "resources.claims": _no("there are no device drivers (DRA) on one machine: devices come by hostPath"),
     "resizePolicy": NO,
     "restartPolicy": YES,
     "restartPolicyRules": YES,
@@ -150,7 +155,7 @@ CONTAINER: dict[str, Support] = {
     "volumeMounts[].subPath": YES,
     "volumeMounts[].mountPropagation": YES,
     "volumeMounts[].subPathExpr": YES,
-    "volumeDevices": NO,
+    "volumeDevices": _no("claims are directories here: give a block device by a hostPath of type BlockDevice"),
     "livenessProbe": YES,
     "readinessProbe": YES,
     "startupProbe": YES,
@@ -192,17 +197,17 @@ LIFECYCLE: dict[str, Support] = dict.fromkeys(("postStart", "preStop", "stopSign
 CONTAINER_SECURITY: dict[str, Support] = {
     "capabilities": YES,
     "privileged": YES,
-    "seLinuxOptions": NO,
-    "windowsOptions": NO,
+    "seLinuxOptions": _NO_SELINUX,
+    "windowsOptions": _no("containers here are Linux containers"),
     "runAsUser": YES,
     "runAsGroup": YES,
     "runAsNonRoot": YES,
     "readOnlyRootFilesystem": YES,
     "allowPrivilegeEscalation": YES,
-    "procMount": _only("Default"),
+    "procMount": YES,
     "seccompProfile": YES,
-    "seccompProfile.type": _only("RuntimeDefault", "Unconfined"),
-    "seccompProfile.localhostProfile": NO,
+    "seccompProfile.type": _only("RuntimeDefault", "Unconfined", "Localhost"),
+    "seccompProfile.localhostProfile": Support(State.SUPPORTED, "below seccomp_root of the daemon's configuration"),
     "appArmorProfile": YES,
 }
 

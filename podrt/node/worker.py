@@ -265,7 +265,7 @@ class PodWorker:
             spec = convert.sandbox_spec(pod, context.config, action.attempt, context.node_name, self._id_slot(pod))
             status = await context.engine.run_sandbox(spec)
             self._write_hosts(pod, status)
-        except InvalidError as error:
+        except volumes.VolumeError as error:
             self._failed(pod, "", "FailedMount", str(error))
         except (PodrtError, OSError) as error:
             self._failed(pod, "", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}")

@@ -287,14 +287,17 @@ def test_what_is_accepted_says_why() -> None:
 def test_every_refused_field_is_named() -> None:
     pod = load(
         runtimeClassName="x",
-        resources={"limits": {"cpu": 1}},
-        securityContext={"fsGroup": 0, "seccompProfile": {"type": "Localhost", "localhostProfile": "a"}},
+        schedulingGroup={"podGroupName": "g"},
+        securityContext={
+            "fsGroup": 0,
+            "seccompProfile": {"type": "Localhost", "localhostProfile": "a"},
+            "seLinuxOptions": {"level": "s0"},
+        },
     )
     assert {cause.field for cause in support.unsupported(pod.spec)} == {
         "spec.runtimeClassName",
-        "spec.resources",
-        "spec.securityContext.seccompProfile.type",
-        "spec.securityContext.seccompProfile.localhostProfile",
+        "spec.schedulingGroup",
+        "spec.securityContext.seLinuxOptions",
     }
 
 

@@ -1,0 +1,205 @@
+"""Fields of the Pod that have no file of their own: names, profiles, groups, /proc, as processes see them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.framework.client import ApiError
+from tests.framework.daemon import Daemon
+from tests.framework.pods import container, pod, status
+
+NO_MKDIR = {
+    "defaultAction": "SCMP_ACT_ALLOW",
+    "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 13}],
+}
+
+
+def profile(name: str) -> dict[str, Any]:
+    return {"seccompProfile": {"type": "Localhost", "localhostProfile": name}}
+
+
+def waiting(daemon: Daemon, name: str) -> dict[str, Any]:
+    """The waiting state of the container ``main``, once it has a message."""
+    found = daemon.wait_for(name, lambda one: "message" in status(one)["state"].get("waiting", {}))
+    state: dict[str, Any] = status(found)["state"]["waiting"]
+    return state
+
+
+def test_a_seccomp_profile_of_the_machine(shared_daemon: Daemon) -> None:
+    root = shared_daemon.config.seccomp_root
+    (root / "team").mkdir(parents=True, exist_ok=True)
+    (root / "team" / "no-mkdir.json").write_text(json.dumps(NO_MKDIR))
+    both = (container(), container("free", securityContext={"seccompProfile": {"type": "RuntimeDefault"}}))
+    shared_daemon.apply(pod("profiled", *both, securityContext=profile("team/no-mkdir.json")))
+    shared_daemon.wait_for("profiled", "Running")
+    script = "mkdir /tmp/d 2>&1; touch /tmp/f && ls /tmp"
+    refused = shared_daemon.exec("profiled", "sh", "-c", script, container="main")
+    assert "Permission denied" in refused and refused.split()[-1] == "f"
+    assert shared_daemon.exec("profiled", "sh", "-c", script, container="free").split() == ["d", "f"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("missing.json", "No such file"),
+        ("broken.json", "not valid JSON"),
+        ("wrong.json", "'SCMP_ACT_MAYBE' is not one of"),
+        ("link.json", "No such file"),
+    ],
+)
+def test_a_seccomp_profile_that_can_not_be_used(shared_daemon: Daemon, tmp_path: Path, name: str, words: str) -> None:
+    root = shared_daemon.config.seccomp_root
+    root.mkdir(exist_ok=True)
+    (root / "broken.json").write_text("{")
+    (root / "wrong.json").write_text(json.dumps({"defaultAction": "SCMP_ACT_MAYBE"}))
+    outside = tmp_path / "outside.json"
+    outside.write_text(json.dumps(NO_MKDIR))
+    link = root / "link.json"
+    link.unlink(missing_ok=True)
+    link.symlink_to(outside)
+    shared_daemon.apply(pod("unprofiled", container(securityContext=profile(name))))
+    state = waiting(shared_daemon, "unprofiled")
+    assert state["reason"] == "CreateContainerError"
+    assert name in state["message"] and words in state["message"]
+
+
+def test_host_names(shared_daemon: Daemon) -> None:
+    shared_daemon.apply(pod("full", hostname="box", subdomain="sub", setHostnameAsFQDN=True))
+    shared_daemon.apply(pod("other", hostname="box", subdomain="sub", hostnameOverride="my.own.name"))
+    shared_daemon.wait_for("full", "Running")
+    shared_daemon.wait_for("other", "Running")
+    full = "box.sub.default.svc.cluster.local"
+    assert shared_daemon.exec("full", "cat", "/proc/sys/kernel/hostname", "/etc/hostname").split() == [full, full]
+    assert f"{full}\tbox\n" in shared_daemon.exec("full", "cat", "/etc/hosts")
+    names = shared_daemon.exec("other", "cat", "/proc/sys/kernel/hostname", "/etc/hostname").split()
+    assert names == ["my.own.name", "my.own.name"]
+    hosts = shared_daemon.exec("other", "cat", "/etc/hosts")
+    assert "\tmy.own.name\n" in hosts and "sub.default" not in hosts
+
+
+def test_a_full_host_name_that_is_too_long(shared_daemon: Daemon) -> None:
+    shared_daemon.apply(pod("long", hostname="b" * 40, subdomain="sub", setHostnameAsFQDN=True))
+
+    def told() -> bool:
+        items = shared_daemon.api("GET", "/api/v1/namespaces/default/events")["items"]
+        return any(one["reason"] == "FailedCreatePodSandBox" and "64 is the most" in one["message"] for one in items)
+
+    shared_daemon.wait_for("long", lambda _: told())
+    assert shared_daemon.pod("long")["status"]["phase"] == "Pending"
+
+
+def test_supplemental_groups_policy(shared_daemon: Daemon) -> None:
+    groups = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "groups"}}
+    users = "root:x:0:0::/:/bin/sh\nann:x:1000:1000::/:/bin/sh\n"
+    data = {"group": "root:x:0:\nann:x:1000:\nextra:x:4321:ann\n", "passwd": users}
+    shared_daemon.apply(groups | {"data": data})
+    mounts = [{"name": "v", "mountPath": f"/etc/{name}", "subPath": name} for name in data]
+    volumes = [{"name": "v", "configMap": {"name": "groups"}}]
+    seen = {}
+    for policy in ("Merge", "Strict"):
+        context = {"runAsUser": 1000, "runAsGroup": 1000, "supplementalGroups": [77], "fsGroup": 88}
+        name = policy.lower()
+        spec = pod(name, container(volumeMounts=mounts), volumes=volumes)
+        spec["spec"]["securityContext"] = context | {"supplementalGroupsPolicy": policy}
+        shared_daemon.apply(spec)
+        found = shared_daemon.wait_for(name, "Running")
+        seen[policy] = set(shared_daemon.exec(name, "id", "-G").split())
+        told = status(found)["user"]["linux"]
+        assert (told["uid"], told["gid"]) == (1000, 1000)
+        assert {str(group) for group in told["supplementalGroups"]} | {"1000"} == seen[policy]
+    assert seen == {"Merge": {"1000", "77", "88", "4321"}, "Strict": {"1000", "77", "88"}}
+
+
+def test_proc_mount(shared_daemon: Daemon) -> None:
+    both = (container(), container("open", securityContext={"procMount": "Unmasked"}))
+    shared_daemon.apply(pod("proc", *both, hostUsers=False))
+    shared_daemon.wait_for("proc", "Running")
+    script = "grep -c ' /proc/' /proc/self/mounts; true"
+    assert int(shared_daemon.exec("proc", "sh", "-c", script, container="main")) > 3
+    assert int(shared_daemon.exec("proc", "sh", "-c", script, container="open")) == 0
+
+
+def test_ids_of_the_first_process(shared_daemon: Daemon) -> None:
+    own = container("own", securityContext={"runAsUser": 7, "runAsGroup": 8})
+    shared = {"runAsUser": 5, "runAsGroup": 6, "runAsNonRoot": True}
+    shared_daemon.apply(pod("ids", container(), own, securityContext=shared))
+    shared_daemon.wait_for("ids", "Running")
+    script = "id -u; id -g"
+    assert shared_daemon.exec("ids", "sh", "-c", script, container="main").split() == ["5", "6"]
+    assert shared_daemon.exec("ids", "sh", "-c", script, container="own").split() == ["7", "8"]
+
+
+def test_what_a_container_may_not_do(shared_daemon: Daemon) -> None:
+    context = {
+        "readOnlyRootFilesystem": True,
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]},
+    }
+    raw = container("raw", securityContext={"privileged": True})
+    shared_daemon.apply(pod("tight", container(securityContext=context), raw))
+    shared_daemon.wait_for("tight", "Running")
+
+    def facts(name: str) -> dict[str, str]:
+        text = shared_daemon.exec("tight", "cat", "/proc/self/status", container=name)
+        return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+
+    main, free = facts("main"), facts("raw")
+    assert (int(main["CapBnd"], 16), main["NoNewPrivs"], main["Seccomp"]) == (1 << 10, "1", "2")
+    assert int(free["CapEff"], 16) & 1 << 21 and (free["NoNewPrivs"], free["Seccomp"]) == ("0", "0")
+    assert shared_daemon.exec("tight", "sh", "-c", "touch /x 2>&1; true", container="main").endswith(
+        "Read-only file system\n"
+    )
+
+
+def test_sysctls(shared_daemon: Daemon) -> None:
+    values = [
+        {"name": "net.ipv4.ip_local_port_range", "value": "40000 41000"},
+        {"name": "kernel.sem", "value": "250 32000 100 99"},
+    ]
+    shared_daemon.apply(pod("set", securityContext={"sysctls": values}))
+    shared_daemon.wait_for("set", "Running")
+    text = shared_daemon.exec("set", "cat", "/proc/sys/net/ipv4/ip_local_port_range", "/proc/sys/kernel/sem")
+    assert text.split() == ["40000", "41000", "250", "32000", "100", "99"]
+    assert Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split() != ["40000", "41000"]
+
+
+def test_where_it_starts_and_what_it_is_given(shared_daemon: Daemon) -> None:
+    main = container(
+        command=["sh", "-c", 'pwd; echo "$0 $*"; sleep 1000'], args=["zero", "$(NOT) $$(X)"], workingDir="/etc"
+    )
+    shared_daemon.apply(pod("started", main, runtimeClassName="podrt", schedulerName="mine"))
+    shared_daemon.wait_for("started", "Running")
+    assert shared_daemon.logs("started").splitlines() == ["/etc", "zero $(NOT) $(X)"]
+
+
+def test_stdin_is_closed_after_the_first_session(shared_daemon: Daemon) -> None:
+    once = container("once", "cat; echo over", stdin=True, stdinOnce=True)
+    none = container("none", "cat; echo none; sleep 1000")
+    shared_daemon.apply(pod("fed", once, none, restartPolicy="Never"))
+    shared_daemon.wait_for("fed", "Running")
+    found = shared_daemon.cli("attach", "fed", "-c", "once", "-i", input="hello\n", check=False, timeout=20)
+    assert "hello" in found.stdout and "over" in found.stdout
+    assert shared_daemon.logs("fed", "none") == "none\n"
+
+
+@pytest.mark.skipif(os.path.exists("/sys/fs/selinux/enforce"), reason="this kernel has SELinux")
+@pytest.mark.parametrize(
+    ("context", "words"),
+    [
+        ({"seLinuxOptions": {"level": "s0:c1,c2"}}, "sets no SELinux labels"),
+        ({"windowsOptions": {"runAsUserName": "x"}}, "windows options cannot be set for a linux pod"),
+    ],
+)
+def test_what_the_kernel_does_not_have(shared_daemon: Daemon, context: dict[str, Any], words: str) -> None:
+    for spec in (pod("odd", securityContext=context), pod("odd", container(securityContext=context))):
+        with pytest.raises(ApiError) as caught:
+            shared_daemon.api("POST", "/api/v1/namespaces/default/pods", spec)
+        assert caught.value.code == 422
+        (field,) = context
+        text = json.dumps(caught.value.status)
+        assert f"securityContext.{field}" in text and words in text
