@@ -26,6 +26,7 @@ from podrt.supervisor.supervisor import Supervisor
 
 _NAME = b"podrt-superviso"
 _LOCK_SECONDS = 1.0
+_CONTAINER_FILES = 1024
 
 
 def main(arguments: list[str]) -> None:
@@ -107,10 +108,14 @@ def _own_mounts(directories: tuple[str, ...]) -> None:
 
 
 def _raise_descriptor_limit() -> tuple[int, int]:
-    """A few descriptors for each container: take what is allowed. Returns the limit from before, for the containers."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    """A few descriptors for each container: take what is allowed. Returns the limit that containers get.
+
+    Their soft limit is that of a service under systemd and containerd, whatever the daemon has: programs that close
+    all descriptors one by one, or size a table by the limit, are slow with a million. Who needs more raises it.
+    """
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return soft, hard
+    return (_CONTAINER_FILES if hard == resource.RLIM_INFINITY else min(_CONTAINER_FILES, hard)), hard
 
 
 def _name_process() -> None:

@@ -233,3 +233,9 @@ def test_limits_are_written_to_the_cgroup(beside: Daemon) -> None:
     assert values.get("memory.limit_in_bytes", values.get("memory.max")) == str(64 * MIB)
     assert values.get("cpu.cfs_quota_us", values.get("cpu.max", "").split(" ")[0]) == "50000"
     assert values.get("cpu.shares", "256") == "256"
+
+
+def test_the_limit_of_open_files_is_a_services(two: Daemon) -> None:
+    soft, hard = two.exec("pair", "sh", "-c", "ulimit -Sn; ulimit -Hn", container="one").split()
+    assert int(soft) == 1024
+    assert hard == "unlimited" or int(hard) >= 1024
