@@ -68,6 +68,8 @@ class Config:
     """Where the files of ``seccompProfile.localhostProfile`` lie; it may not exist."""
     pids_limit: int = 4096
     """Default pids limit of a container; 0 for none."""
+    allowed_unsafe_sysctls: str = ""
+    """Sysctls that Pods may set beside the safe ones, separated by commas; ``net.core.*`` is all that begin so."""
 
     @property
     def supervisor_socket(self) -> Path:

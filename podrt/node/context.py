@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
+from msgspec.structs import replace
 
 from podrt.config import Config
 from podrt.engine.api import EngineApi
 from podrt.engine.specs import SandboxStatus
 from podrt.image.registry_pull import Puller
 from podrt.image.service import ImageStore
+from podrt.model.base import format_time
 from podrt.model.pod import Pod
+from podrt.model.status import PodCondition
 from podrt.node import convert
-from podrt.node.facts import MANAGER, MANAGER_LABEL, POD_UID_LABEL
+from podrt.node.facts import MANAGER, MANAGER_LABEL
 from podrt.node.node_status import NodeInfo
 from podrt.node.order import containers
 from podrt.node.status import NodeFacts
@@ -80,11 +84,7 @@ class Context:
 
     def sandboxes_of(self, uid: str) -> list[SandboxStatus]:
         """The engine's sandboxes of one Pod that the API made (not those of the CRI)."""
-        return [
-            box
-            for box in self.engine.list_sandboxes()
-            if box.spec.labels.get(POD_UID_LABEL) == uid and box.spec.labels.get(MANAGER_LABEL) == MANAGER
-        ]
+        return [box for box in self.engine.list_sandboxes(uid) if box.spec.labels.get(MANAGER_LABEL) == MANAGER]
 
     def id_slots(self) -> set[int]:
         """The id ranges that user-namespaced sandboxes hold."""
@@ -94,6 +94,32 @@ class Context:
     def remove_pod(self, pod: Pod) -> bool:
         """The last step of a deletion; False while finalizers keep the object."""
         return self.registry.finalize_pod(pod.metadata.namespace, pod.metadata.name, pod.metadata.uid)
+
+    def fail(self, pod: Pod, reason: str, message: str, *, told: str = "", disrupted: bool = False) -> None:
+        """End a Pod for good: phase Failed, and a Warning with ``reason`` (``told``: its text, if not ``message``).
+
+        ``disrupted``: with the condition DisruptionTarget, by which controllers see that it was not the Pod's own end.
+        """
+
+        def change(current: Pod) -> Pod:
+            status = current.status
+            if current.metadata.uid != pod.metadata.uid or status.phase in ("Succeeded", "Failed"):
+                return current
+            kept = tuple(one for one in status.conditions if one.type != "DisruptionTarget" or not disrupted)
+            target = PodCondition(
+                type="DisruptionTarget",
+                status="True",
+                observed_generation=current.metadata.generation,
+                last_transition_time=format_time(time.time()),
+                reason="TerminationByKubelet",
+                message=message,
+            )
+            conditions = (*kept, target) if disrupted else kept
+            status = replace(status, phase="Failed", reason=reason, message=message, conditions=conditions)
+            return replace(current, status=status)
+
+        self.event(pod, "Warning", reason, told or message)
+        self.store.modify(Pod, pod.metadata.namespace, pod.metadata.name, change)
 
     def event(self, pod: Pod, type_: str, reason: str, message: str, container: str = "") -> None:
         """Record an event about a Pod, or about one of its containers, a moment later."""

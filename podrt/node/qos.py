@@ -1,7 +1,7 @@
 """The cgroups of the QoS classes, laid out and weighted as by a kubelet.
 
-Guaranteed Pods are right below the daemon's root, the others below ``burstable`` and ``besteffort``. When CPU is short a
-group gets its part as a whole: besteffort the least there is, burstable what its Pods request together. The daemon
+Guaranteed Pods are right below the daemon's root, the others below ``burstable`` and ``besteffort``. When CPU is short
+a group gets its part as a whole: besteffort the least there is, burstable what its Pods request together. The daemon
 makes both groups at its start and keeps them.
 """
 

@@ -21,7 +21,7 @@ from podrt.model.container import Container as ContainerField
 from podrt.model.kinds import Object
 from podrt.model.pod import Pod
 from podrt.network import files
-from podrt.node import backoff, convert, volumes
+from podrt.node import backoff, convert, sysctls, volumes
 from podrt.node.actions import (
     Action,
     Finish,
@@ -260,6 +260,9 @@ class PodWorker:
 
     async def _set_up(self, pod: Pod, action: SetUpSandbox) -> None:
         context = self._context
+        if text := sysctls.refusal(pod, context.config.allowed_unsafe_sysctls.split(",")):
+            context.fail(pod, sysctls.REASON, f"Pod was rejected: {text}", told=text)
+            return
         try:
             await self._volumes.set_up(pod, again=True)
             spec = convert.sandbox_spec(pod, context.config, action.attempt, context.node_name, self._id_slot(pod))

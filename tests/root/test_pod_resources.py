@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,3 +53,23 @@ def test_a_group_for_each_qos_class(shared_daemon: Daemon) -> None:
     eventually(lambda: cpu_weight(shared_daemon, "burstable") in (768, 30))
     shared_daemon.delete("some", grace=0)
     eventually(lambda: cpu_weight(shared_daemon, "burstable") in (256, 10))
+
+
+def with_sysctl(name: str, sysctl: str, value: str) -> dict[str, Any]:
+    return pod(name, securityContext={"sysctls": [{"name": sysctl, "value": value}]})
+
+
+def test_unsafe_sysctls_need_to_be_allowed(daemon_factory: Callable[..., Daemon]) -> None:
+    daemon = daemon_factory(allowed_unsafe_sysctls="net.core.somaxconn,kernel.msg*")
+    daemon.apply(with_sysctl("safe", "net.ipv4.ip_local_port_range", "3000 4000"))
+    daemon.apply(with_sysctl("allowed", "kernel.msgmax", "4242"))
+    daemon.apply(with_sysctl("forbidden", "kernel.shmmni", "17"))
+    daemon.wait_for("safe", "Running")
+    daemon.wait_for("allowed", "Running")
+    assert daemon.exec("allowed", "cat", "/proc/sys/kernel/msgmax", container="main").strip() == "4242"
+    assert daemon.exec("safe", "cat", "/proc/sys/net/ipv4/ip_local_port_range", container="main").split()[0] == "3000"
+    found = daemon.wait_for("forbidden", "Failed")
+    assert found["status"]["reason"] == "SysctlForbidden"
+    assert found["status"]["message"] == 'Pod was rejected: forbidden sysctl: "kernel.shmmni" not allowlisted'
+    items = daemon.api("GET", "/api/v1/namespaces/default/events")["items"]
+    assert any(one["reason"] == "SysctlForbidden" and one["type"] == "Warning" for one in items)

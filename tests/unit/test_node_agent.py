@@ -12,8 +12,8 @@ import pytest
 from msgspec.structs import replace
 
 from podrt.config import Config
-from podrt.engine.specs import Resources
 from podrt.engine.logs import LogOptions
+from podrt.engine.specs import Resources
 from podrt.errors import ConflictError
 from podrt.image.service import ImageStore
 from podrt.model.container import Container
