@@ -24,6 +24,7 @@ from aiohttp import web
 
 from podrt import __version__
 from podrt.api import discovery, logs, negotiate, openapi, query, status, streaming, usage
+from podrt.api.access import Access
 from podrt.api.agent import AgentApi
 from podrt.api.call import CALL, routed, subject_of
 from podrt.api.image_transfer import Transfer, TransferHandlers
@@ -76,6 +77,7 @@ class ApiServer:
         self._rest = RestHandlers(registry)
         self._images = ImageHandlers(images, registry.store, config.state_dir / "spool", info, agent.images_changed)
         self._transfer = TransferHandlers(images, transfer, self._images, agent.images_changed)
+        self._access = Access(config.state_dir / "access", config.listen)
         self._runner: web.AppRunner | None = None
         self._inode = 0
         self._open: dict[asyncio.Task[Any], web.Request] = {}
@@ -108,6 +110,9 @@ class ApiServer:
         listener = _listen(path, self._config.socket_group)
         self._inode = os.stat(path).st_ino
         await web.SockSite(self._runner, listener, backlog=_BACKLOG).start()
+        if (door := await self._access.listener()) is not None:
+            await web.SockSite(self._runner, door[0], ssl_context=door[1], backlog=_BACKLOG).start()
+            logger.info("serving on %s", self._access.document()["server"])
         logger.info("serving on %s", path)
 
     async def close(self) -> None:
@@ -139,6 +144,7 @@ class ApiServer:
             assert task is not None
             self._open[task] = request
             try:
+                self._access.check(request)
                 response = await handler(request)
             except Exception as error:
                 response = self._failed(request, error)
@@ -239,6 +245,7 @@ class ApiServer:
             web.get("/version", self._version),
             *(web.get(path, self._healthz) for path in ("/healthz", "/livez", "/readyz")),
             web.get("/metrics", self._prometheus),
+            web.get(f"/apis/{discovery.PODRT_GROUP}/{discovery.PODRT_VERSION}/access", self._how_to_access),
             web.get("/api", self._api),
             web.get("/apis", self._apis),
             *(web.get(f"/{group.path}", _constant(discovery.resource_list(group))) for group in discovery.groups()),
@@ -273,6 +280,9 @@ class ApiServer:
         if query.flag(request, "verbose"):
             return web.Response(text=f"[+]ping ok\n{request.path[1:]} check passed\n")
         return web.Response(text="ok")
+
+    async def _how_to_access(self, request: web.Request) -> web.Response:
+        return _json(self._access.document())
 
     async def _prometheus(self, request: web.Request) -> web.Response:
         return web.Response(body=self._metrics.render(), headers={"Content-Type": self._metrics.content_type})

@@ -32,6 +32,10 @@ class UnsupportedMediaTypeError(errors.PodrtError):
     """The body is of a content type that this endpoint can't read (415)."""
 
 
+class UnauthorizedError(errors.PodrtError):
+    """A request over TCP without the token (401)."""
+
+
 class ExpectationError(errors.PodrtError):
     """A precondition of the request itself is missing, such as an Upgrade header (400)."""
 
@@ -53,6 +57,7 @@ _CODES: dict[type[errors.PodrtError], tuple[int, str]] = {
     errors.LaunchError: (500, "InternalError"),
     UnsupportedMediaTypeError: (415, "UnsupportedMediaType"),
     ExpectationError: (400, "BadRequest"),
+    UnauthorizedError: (401, "Unauthorized"),
 }
 
 _HTTP_REASONS = {

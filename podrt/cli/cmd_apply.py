@@ -1,4 +1,4 @@
-"""``podrt apply`` and ``podrt create``."""
+"""``podrt apply``, and what it shares with ``create``."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _PATCH_TYPE = "application/strategic-merge-patch+json"
 _MERGE_TYPE = "application/merge-patch+json"
 
 
-def _validate_option(function: options.F) -> options.F:
+def validate_option(function: options.F) -> options.F:
     kind = click.Choice(["strict", "warn", "ignore", "true", "false"])
     return click.option("--validate", type=kind, default="strict", help="What is done about unknown fields.")(function)
 
 
-def _validation(word: str) -> str:
+def validation(word: str) -> str:
     return {"true": "Strict", "false": "Ignore"}.get(word, word.capitalize())
 
 
-def _explicit_namespace(ctx: click.Context) -> bool:
+def explicit_namespace(ctx: click.Context) -> bool:
     """Whether -n was given (before or after the verb), so that another namespace in the file is an error."""
     from click.core import ParameterSource
 
@@ -40,7 +40,7 @@ def _explicit_namespace(ctx: click.Context) -> bool:
     return False
 
 
-class _Writer:
+class Writer:
     """Sends manifests one after the other, goes on after one fails, and says what became of each."""
 
     def __init__(self, session: Session, explicit: bool, dry_run: str, validate: str, output: str) -> None:
@@ -172,7 +172,7 @@ def patch_for(modified: dict[str, Any], current: dict[str, Any]) -> dict[str, An
 @options.files_options
 @options.output_option
 @options.dry_run_option
-@_validate_option
+@validate_option
 @click.option("--force", is_flag=True, help="Delete and create anew what can't be changed in place.")
 @options.namespace_option
 @click.pass_context
@@ -188,60 +188,5 @@ def apply(
     """Create objects, or change them to what the files say: apply -f pod.yaml, apply -R -f dir, apply -f -."""
     if not filenames:
         raise CliError("must specify -f (a file, a directory or -)", 2)
-    writer = _Writer(ctx.obj, _explicit_namespace(ctx), dry_run, _validation(validate), output)
+    writer = Writer(ctx.obj, explicit_namespace(ctx), dry_run, validation(validate), output)
     writer.each(read_manifests(filenames, recursive), lambda manifest: writer.apply(manifest, force))
-
-
-@click.command("create", cls=options.Verb)
-@click.argument("what", nargs=-1, metavar="[namespace|configmap|secret generic NAME]")
-@click.option("--from-literal", multiple=True, metavar="KEY=VALUE", help="A key of a configmap or secret.")
-@click.option("--from-file", multiple=True, metavar="[KEY=]PATH", help="A key from a file, or those of a directory.")
-@click.option("--from-env-file", multiple=True, metavar="PATH", help="Keys from lines KEY=VALUE.")
-@click.option("--type", "secret_type", default="", metavar="TYPE", help="Type of a secret (else Opaque).")
-@options.files_options
-@options.output_option
-@options.dry_run_option
-@_validate_option
-@options.namespace_option
-@click.pass_context
-def create(
-    ctx: click.Context,
-    what: tuple[str, ...],
-    from_literal: tuple[str, ...],
-    from_file: tuple[str, ...],
-    from_env_file: tuple[str, ...],
-    secret_type: str,
-    filenames: tuple[str, ...],
-    recursive: bool,
-    output: str,
-    dry_run: str,
-    validate: str,
-) -> None:
-    """Create objects that must not exist yet: create -f pod.yaml, create namespace test, create configmap x
-    --from-literal=key=value, create secret generic x --from-file=key=path.
-    """
-    writer = _Writer(ctx.obj, _explicit_namespace(ctx), dry_run, _validation(validate), output)
-    if what:
-        if filenames:
-            raise CliError("either 'create -f FILE' or 'create KIND NAME'", 2)
-        sources = (from_literal, from_file, from_env_file)
-        manifests = [_named(what, ctx.obj.namespace, secret_type, sources)]
-    elif filenames:
-        manifests = read_manifests(filenames, recursive)
-    else:
-        raise CliError("must specify -f (a file, a directory or -)", 2)
-    writer.each(manifests, writer.create)
-
-
-def _named(what: tuple[str, ...], namespace: str, secret_type: str, sources: tuple[tuple[str, ...], ...]) -> Manifest:
-    """The object of ``create namespace NAME``, ``create configmap NAME`` or ``create secret generic NAME``."""
-    from podrt.cli import create_config
-
-    match what:
-        case ("namespace" | "ns", name):
-            return Manifest({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}, name)
-        case ("configmap" | "cm", name):
-            return Manifest(create_config.config_map(name, namespace, *sources), name)
-        case ("secret", "generic", name):
-            return Manifest(create_config.secret(name, namespace, secret_type, *sources), name)
-    raise CliError("either 'create -f FILE' or 'create namespace|configmap NAME' or 'create secret generic NAME'", 2)

@@ -77,6 +77,10 @@ def text_of(session: Session, resource: Resource, value: dict[str, Any], show_ev
         elif resource.kind == "Namespace":
             quotas, ranges = (_in_namespace(session, name, printers.object_name(value)) for name in _POLICIES)
             return align(describe_other.describe_namespace(value, quotas, ranges))
+        elif resource.group in ("apps", "batch") and (owned := _owned(session, resource, value)) is not None:
+            from podrt.cli.describe_workload import describe_workload
+
+            lines = describe_workload(value, resource.kind, owned)
         elif (known := _configuration(session, resource, value)) is not None:
             lines = known
         else:
@@ -95,6 +99,27 @@ def _in_namespace(session: Session, plural: str, namespace: str) -> list[dict[st
         return printers.objects_of(session.client.get(f"/api/v1/namespaces/{namespace}/{plural}"))
     except ApiError:
         return []
+
+
+_OWNED = {"Deployment": "/apis/apps/v1/namespaces/{space}/replicasets", "CronJob": ""}
+
+
+def _owned(session: Session, resource: Resource, value: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """What a workload owns: Pods, of a deployment its ReplicaSets. None for a kind that is no workload."""
+    from podrt.cli.describe_workload import KINDS
+
+    if resource.kind not in KINDS:
+        return None
+    path = _OWNED.get(resource.kind, "/api/v1/namespaces/{space}/pods")
+    metadata = value.get("metadata") or {}
+    if not path:
+        return []
+    found = printers.objects_of(session.client.get(path.format(space=metadata.get("namespace", session.namespace))))
+    return [
+        item
+        for item in found
+        if any(owner.get("uid") == metadata.get("uid") for owner in item["metadata"].get("ownerReferences") or ())
+    ]
 
 
 def _configuration(session: Session, resource: Resource, value: dict[str, Any]) -> list[str] | None:

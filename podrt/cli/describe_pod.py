@@ -34,16 +34,16 @@ def describe_pod(pod: Object) -> list[str]:
         lines.append(f"Start Time:\t{local_time(status['startTime'])}")
     lines += metadata_lines(pod)
     lines += _status(metadata, spec, status)
-    lines += _containers("Init Containers", spec.get("initContainers"), status.get("initContainerStatuses"))
-    lines += _containers("Containers", spec.get("containers"), status.get("containerStatuses"))
-    lines += _containers(
+    lines += container_lines("Init Containers", spec.get("initContainers"), status.get("initContainerStatuses"))
+    lines += container_lines("Containers", spec.get("containers"), status.get("containerStatuses"))
+    lines += container_lines(
         "Ephemeral Containers", spec.get("ephemeralContainers"), status.get("ephemeralContainerStatuses")
     )
     conditions = status.get("conditions") or ()
     if conditions:
         lines += ["Conditions:", "  Type\tStatus"]
         lines += [f"  {item.get('type')} \t{item.get('status')} " for item in conditions]
-    lines += _volumes(spec.get("volumes") or [])
+    lines += volume_lines(spec.get("volumes") or [])
     lines.append(f"QoS Class:\t{status.get('qosClass', '<none>')}")
     lines += map_lines("Node-Selectors", spec.get("nodeSelector"))
     lines += _tolerations(spec.get("tolerations") or [])
@@ -76,7 +76,7 @@ def _status(metadata: Object, spec: Object, status: Object) -> list[str]:
     return lines
 
 
-def _containers(title: str, containers: list[Object] | None, statuses: list[Object] | None) -> list[str]:
+def container_lines(title: str, containers: list[Object] | None, statuses: list[Object] | None) -> list[str]:
     if not containers:
         return []
     by_name = {item.get("name"): item for item in statuses or ()}
@@ -213,7 +213,7 @@ def _mounts(container: Object) -> list[str]:
     return lines
 
 
-def _volumes(volumes: list[Object]) -> list[str]:
+def volume_lines(volumes: list[Object]) -> list[str]:
     if not volumes:
         return ["Volumes:\t<none>"]
     lines = ["Volumes:"]

@@ -13,17 +13,22 @@ from podrt.cli.session import DEFAULT_SOCKET, Session
 _SECTIONS = {
     "Running and changing": {
         "apply": Lazy("podrt.cli.cmd_apply", "apply", "Create or change objects so that they are as in a file"),
-        "create": Lazy("podrt.cli.cmd_apply", "create", "Create objects from a file"),
+        "create": Lazy("podrt.cli.cmd_create", "create", "Create objects from a file or from options"),
         "run": Lazy("podrt.cli.cmd_run", "run", "Run an image in a new pod"),
         "delete": Lazy("podrt.cli.cmd_delete", "delete", "Delete objects by file, name or labels"),
         "edit": Lazy("podrt.cli.cmd_edit", "edit", "Edit an object in $EDITOR"),
         "patch": Lazy("podrt.cli.cmd_patch", "patch", "Change fields of an object"),
+        "scale": Lazy("podrt.cli.cmd_scale", "scale", "Set the number of replicas"),
+        "set": Lazy("podrt.cli.cmd_scale", "set_", "Change the images of an object"),
+        "rollout": Lazy("podrt.cli.cmd_rollout", "rollout", "Follow, undo, pause, resume and restart rollouts"),
         "label": Lazy("podrt.cli.cmd_patch", "label", "Set or remove labels"),
         "annotate": Lazy("podrt.cli.cmd_patch", "annotate", "Set or remove annotations"),
     },
     "Looking": {
         "get": Lazy("podrt.cli.cmd_get", "get", "List objects"),
         "describe": Lazy("podrt.cli.cmd_describe", "describe", "Show objects in detail, with their events"),
+        "diff": Lazy("podrt.cli.cmd_diff", "diff", "Show what apply would change"),
+        "explain": Lazy("podrt.cli.cmd_explain", "explain", "Explain the fields of a kind"),
         "events": Lazy("podrt.cli.cmd_events", "events", "List events"),
         "logs": Lazy("podrt.cli.cmd_logs", "logs", "Print the output of containers"),
         "top": Lazy("podrt.cli.cmd_top", "top", "Show use of CPU and memory"),
@@ -43,6 +48,7 @@ _SECTIONS = {
     "Other": {
         "api-resources": Lazy("podrt.cli.cmd_misc", "api_resources", "List the resource types of the server"),
         "completion": Lazy("podrt.cli.cmd_misc", "completion", "Print a completion script for bash, zsh or fish"),
+        "kubeconfig": Lazy("podrt.cli.cmd_kubeconfig", "kubeconfig", "Print a kubeconfig for stock kubectl"),
         "version": Lazy("podrt.cli.cmd_misc", "version", "Print the versions of client and daemon"),
     },
 }

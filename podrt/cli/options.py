@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -21,25 +21,27 @@ class Verb(click.Command):
     """Takes ``--flag=true``, ``--flag=false``, ``-o=json`` and a bare ``--dry-run``, as kubectl does."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, self._rewrite(args))
+        return super().parse_args(ctx, rewrite(self.params, args))
 
-    def _rewrite(self, args: list[str]) -> list[str]:
-        flags = {name: p for p in self.params if isinstance(p, click.Option) and p.is_flag for name in p.opts}
-        optional = {"--dry-run": "client"} if any("--dry-run" in p.opts for p in self.params) else {}
-        result: list[str] = []
-        for index, arg in enumerate(args):
-            if arg == "--":
-                return result + args[index:]
-            name, equals, value = arg.partition("=")
-            if equals and name in flags and value.lower() in _TRUE | _FALSE:
-                result += [name] if value.lower() in _TRUE else list(flags[name].secondary_opts[:1])
-            elif equals and len(name) == 2 and name[0] == "-" and name[1] != "-":
-                result += [name, value]
-            elif arg in optional:
-                result.append(f"{arg}={optional[arg]}")
-            else:
-                result.append(arg)
-        return result
+
+def rewrite(params: Sequence[click.Parameter], args: list[str]) -> list[str]:
+    """``args`` of kubectl's forms as click reads them."""
+    flags = {name: p for p in params if isinstance(p, click.Option) and p.is_flag for name in p.opts}
+    optional = {"--dry-run": "client"} if any("--dry-run" in p.opts for p in params) else {}
+    result: list[str] = []
+    for index, arg in enumerate(args):
+        if arg == "--":
+            return result + args[index:]
+        name, equals, value = arg.partition("=")
+        if equals and name in flags and value.lower() in _TRUE | _FALSE:
+            result += [name] if value.lower() in _TRUE else list(flags[name].secondary_opts[:1])
+        elif equals and len(name) == 2 and name[0] == "-" and name[1] != "-":
+            result += [name, value]
+        elif arg in optional:
+            result.append(f"{arg}={optional[arg]}")
+        else:
+            result.append(arg)
+    return result
 
 
 def _session(ctx: click.Context) -> Session:

@@ -49,8 +49,17 @@ NAMESPACES = Resource("namespaces", "namespace", "Namespace", "v1", False, ("ns"
 EVENTS = Resource("events", "event", "Event", "v1", True, ("ev",))
 CONFIG_MAPS = Resource("configmaps", "configmap", "ConfigMap", "v1", True, ("cm",))
 SECRETS = Resource("secrets", "secret", "Secret", "v1", True)
+DEPLOYMENTS = Resource("deployments", "deployment", "Deployment", "apps/v1", True, ("deploy",))
+REPLICA_SETS = Resource("replicasets", "replicaset", "ReplicaSet", "apps/v1", True, ("rs",))
+STATEFUL_SETS = Resource("statefulsets", "statefulset", "StatefulSet", "apps/v1", True, ("sts",))
+DAEMON_SETS = Resource("daemonsets", "daemonset", "DaemonSet", "apps/v1", True, ("ds",))
+JOBS = Resource("jobs", "job", "Job", "batch/v1", True)
+CRON_JOBS = Resource("cronjobs", "cronjob", "CronJob", "batch/v1", True, ("cj",))
+WORKLOADS = (DAEMON_SETS, DEPLOYMENTS, REPLICA_SETS, STATEFUL_SETS, CRON_JOBS, JOBS)
 CLAIMS = Resource("persistentvolumeclaims", "persistentvolumeclaim", "PersistentVolumeClaim", "v1", True, ("pvc",))
-KNOWN = (PODS, NODES, NAMESPACES, EVENTS, CONFIG_MAPS, SECRETS, CLAIMS)
+KNOWN = (PODS, NODES, NAMESPACES, EVENTS, CONFIG_MAPS, SECRETS, CLAIMS, *WORKLOADS)
+ALL = (PODS, *WORKLOADS)
+"""What ``get all`` means: discovery's category ``all``, in kubectl's order."""
 
 
 def discover(client: Client) -> list[Resource]:
@@ -136,7 +145,7 @@ def parse_targets(client: Client, args: Sequence[str]) -> list[Target]:
         return _slash_targets(client, args)
     words = [word for word in args[0].split(",") if word]
     if args[0] == "all":
-        words = ["pods"]
+        words = [resource.plural for resource in ALL]
     targets = [Target(find(client, word), tuple(args[1:])) for word in words]
     if not targets:
         raise CliError("you must specify the type of resource; 'podrt api-resources' lists them")
