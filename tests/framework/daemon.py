@@ -295,7 +295,15 @@ class Daemon:
     # ---- the end
 
     def delete_everything(self, timeout: float = 60.0) -> None:
-        """Delete all Pods without grace and wait until there are none."""
+        """Delete all workloads, then all Pods without grace, and wait until there are none."""
+        for kind in ("CronJob", "Job", "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"):
+            collection = path_of(kind, "")
+            group, _, plural = collection.partition("/namespaces/default")
+            for owner in self.api("GET", group + plural)["items"]:
+                metadata = owner["metadata"]
+                with contextlib.suppress(ApiError):
+                    path = path_of(kind, metadata["name"], metadata["namespace"])
+                    self.api("DELETE", path + "?propagationPolicy=Background")
         for pod in self.pods():
             metadata = pod["metadata"]
             with contextlib.suppress(ApiError):
