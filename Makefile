@@ -4,7 +4,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-down run check lint unit test test-vm bench bench-vm images install uninstall lock clean
+.PHONY: help setup demo demo-down run check docs lint unit test test-vm bench bench-vm images install uninstall lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,10 @@ run: ## the daemon in the foreground (sudo)
 check: ## format, lint, types, layering, unit tests: no root, under a minute
 	@packaging/setup dev
 	@packaging/check
+
+docs: ## write docs/pod-api.md anew from the code and the tests
+	@packaging/setup
+	@$(BIN)/python docs/generate
 
 test: ## check, then the root tier on the real kernel (sudo)
 	@packaging/setup dev

@@ -19,6 +19,7 @@ import msgspec
 from podrt.errors import Cause
 from podrt.model.kinds import Object
 from podrt.model.pod import Pod, PodSpec
+from podrt.model.status import ContainerStatus, PodStatus
 from podrt.model.volume import REMOVED_SOURCES, Volume
 from podrt.model.workloads import template_of
 
@@ -257,12 +258,33 @@ TABLE: dict[str, Support] = {
 not be.
 """
 
+_NEVER_SET = "never set: "
+_NO_DRA = _accepted(_NEVER_SET + "there are no device drivers (DRA) on one machine")
+
+STATUS: dict[str, Support] = {
+    **dict.fromkeys((f"status.{name}" for name in PodStatus.__struct_encode_fields__), YES),
+    **dict.fromkeys((f"status.containerStatuses[].{name}" for name in ContainerStatus.__struct_encode_fields__), YES),
+    "status.nominatedNodeName": _accepted(_NEVER_SET + "there is no second node to wait for"),
+    "status.resize": _accepted(_NEVER_SET + "deprecated"),
+    "status.allocatedResources": _accepted(_NEVER_SET + "resources of a running Pod can't be changed yet"),
+    "status.resources": _accepted(_NEVER_SET + "resources of a running Pod can't be changed yet"),
+    "status.resourceClaimStatuses": _NO_DRA,
+    "status.extendedResourceClaimStatus": _NO_DRA,
+    "status.nodeAllocatableResourceClaimStatuses": _NO_DRA,
+    "status.containerStatuses[].allocatedResources": _accepted(
+        _NEVER_SET + "resources of a running Pod can't be changed yet"
+    ),
+    "status.containerStatuses[].allocatedResourcesStatus": _NO_DRA,
+}
+"""The same of what podrt writes itself; here SUPPORTED means that it is told as a kubelet tells it."""
+
 SYSCTLS = frozenset({"kernel.sem"})
 SYSCTL_PREFIXES = ("kernel.shm", "kernel.msg", "fs.mqueue.", "net.")
 """What the kernel keeps per IPC or network namespace (sysctl(8), ipc_namespaces(7))."""
 
 _SAME = {"spec.initContainers[]": "spec.containers[]", "spec.ephemeralContainers[]": "spec.containers[]"}
-_BRANCHES = frozenset(name.rpartition(".")[0] for name in TABLE)
+_BRANCHES = frozenset(".".join(name.split(".")[:depth]) for name in TABLE for depth in range(1, name.count(".") + 1))
+"""What has entries of the table below it, at any depth."""
 
 
 def unsupported(spec: PodSpec) -> list[Cause]:

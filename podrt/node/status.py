@@ -14,6 +14,7 @@ from podrt.engine.specs import ContainerState as RunState
 from podrt.engine.specs import NamespaceMode
 from podrt.model.base import Time, format_time
 from podrt.model.container import Container as ContainerSpec
+from podrt.model.container import VolumeMount
 from podrt.model.pod import Pod
 from podrt.model.resources import qos_class
 from podrt.model.status import (
@@ -27,6 +28,7 @@ from podrt.model.status import (
     LinuxContainerUser,
     PodIP,
     PodStatus,
+    VolumeMountStatus,
 )
 from podrt.node import backoff
 from podrt.node.conditions import conditions
@@ -124,7 +126,17 @@ def container_status(pod: Pod, spec: ContainerSpec, facts: Facts, now: float) ->
         container_id=f"podrt://{run.id}" if run and run.id else "",
         user=_user(run) if run and running else None,
         resources=spec.resources if running and (spec.resources.limits or spec.resources.requests) else None,
+        volume_mounts=tuple(map(_volume_mount, spec.volume_mounts)),
         stop_signal=signal or None,
+    )
+
+
+def _volume_mount(one: VolumeMount) -> VolumeMountStatus:
+    deep = None
+    if one.read_only:
+        deep = "Enabled" if one.recursive_read_only in ("Enabled", "IfPossible") else "Disabled"
+    return VolumeMountStatus(
+        name=one.name, mount_path=one.mount_path, read_only=one.read_only, recursive_read_only=deep
     )
 
 

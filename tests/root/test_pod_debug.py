@@ -22,6 +22,9 @@ def debugger(found: dict[str, Any], name: str) -> dict[str, Any]:
     return next((one for one in entries if one["name"] == name), {})
 
 
+@pytest.mark.fields(
+    "spec.ephemeralContainers", "spec.containers[].targetContainerName", "status.ephemeralContainerStatuses"
+)
 def test_debug_runs_once_and_sees_its_target(shared_daemon: Daemon) -> None:
     main = container(script="trap 'exit 0' TERM; MARK=1 sleep 54321 & wait")
     shared_daemon.apply(pod("patient", main))

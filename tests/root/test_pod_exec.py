@@ -114,6 +114,7 @@ def test_a_terminal(ready: Daemon) -> None:
     assert terminal.end() == 5
 
 
+@pytest.mark.fields("spec.containers[].tty", "spec.containers[].stdin")
 def test_attach_to_a_terminal(ready: Daemon) -> None:
     ready.apply(pod("shell", tool("main", command=["sh"], stdin=True, tty=True)))
     ready.wait_for("shell", "Running")

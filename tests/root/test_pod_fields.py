@@ -30,6 +30,13 @@ def waiting(daemon: Daemon, name: str) -> dict[str, Any]:
     return state
 
 
+@pytest.mark.fields(
+    "spec.securityContext.seccompProfile",
+    "spec.containers[].securityContext.seccompProfile",
+    "spec.securityContext.seccompProfile.type",
+    "spec.securityContext.seccompProfile.localhostProfile",
+    "spec.containers[].securityContext.seccompProfile.type",
+)
 def test_a_seccomp_profile_of_the_machine(shared_daemon: Daemon) -> None:
     root = shared_daemon.config.seccomp_root
     (root / "team").mkdir(parents=True, exist_ok=True)
@@ -43,6 +50,7 @@ def test_a_seccomp_profile_of_the_machine(shared_daemon: Daemon) -> None:
     assert shared_daemon.exec("profiled", "sh", "-c", script, container="free").split() == ["d", "f"]
 
 
+@pytest.mark.fields("spec.containers[].securityContext.seccompProfile.localhostProfile")
 @pytest.mark.parametrize(
     ("name", "words"),
     [
@@ -68,6 +76,7 @@ def test_a_seccomp_profile_that_can_not_be_used(shared_daemon: Daemon, tmp_path:
     assert name in state["message"] and words in state["message"]
 
 
+@pytest.mark.fields("spec.hostname", "spec.subdomain", "spec.setHostnameAsFQDN", "spec.hostnameOverride")
 def test_host_names(shared_daemon: Daemon) -> None:
     shared_daemon.apply(pod("full", hostname="box", subdomain="sub", setHostnameAsFQDN=True))
     shared_daemon.apply(pod("other", hostname="box", subdomain="sub", hostnameOverride="my.own.name"))
@@ -93,6 +102,12 @@ def test_a_full_host_name_that_is_too_long(shared_daemon: Daemon) -> None:
     assert shared_daemon.pod("long")["status"]["phase"] == "Pending"
 
 
+@pytest.mark.fields(
+    "spec.securityContext.supplementalGroups",
+    "spec.securityContext.supplementalGroupsPolicy",
+    "spec.securityContext.fsGroup",
+    "status.containerStatuses[].user",
+)
 def test_supplemental_groups_policy(shared_daemon: Daemon) -> None:
     groups = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "groups"}}
     users = "root:x:0:0::/:/bin/sh\nann:x:1000:1000::/:/bin/sh\n"
@@ -115,6 +130,7 @@ def test_supplemental_groups_policy(shared_daemon: Daemon) -> None:
     assert seen == {"Merge": {"1000", "77", "88", "4321"}, "Strict": {"1000", "77", "88"}}
 
 
+@pytest.mark.fields("spec.containers[].securityContext.procMount", "spec.hostUsers")
 def test_proc_mount(shared_daemon: Daemon) -> None:
     both = (container(), container("open", securityContext={"procMount": "Unmasked"}))
     shared_daemon.apply(pod("proc", *both, hostUsers=False))
@@ -124,6 +140,15 @@ def test_proc_mount(shared_daemon: Daemon) -> None:
     assert int(shared_daemon.exec("proc", "sh", "-c", script, container="open")) == 0
 
 
+@pytest.mark.fields(
+    "spec.securityContext",
+    "spec.containers[].securityContext",
+    "spec.securityContext.runAsUser",
+    "spec.securityContext.runAsGroup",
+    "spec.securityContext.runAsNonRoot",
+    "spec.containers[].securityContext.runAsUser",
+    "spec.containers[].securityContext.runAsGroup",
+)
 def test_ids_of_the_first_process(shared_daemon: Daemon) -> None:
     own = container("own", securityContext={"runAsUser": 7, "runAsGroup": 8})
     shared = {"runAsUser": 5, "runAsGroup": 6, "runAsNonRoot": True}
@@ -134,6 +159,12 @@ def test_ids_of_the_first_process(shared_daemon: Daemon) -> None:
     assert shared_daemon.exec("ids", "sh", "-c", script, container="own").split() == ["7", "8"]
 
 
+@pytest.mark.fields(
+    "spec.containers[].securityContext.readOnlyRootFilesystem",
+    "spec.containers[].securityContext.allowPrivilegeEscalation",
+    "spec.containers[].securityContext.capabilities",
+    "spec.containers[].securityContext.privileged",
+)
 def test_what_a_container_may_not_do(shared_daemon: Daemon) -> None:
     context = {
         "readOnlyRootFilesystem": True,
@@ -156,6 +187,7 @@ def test_what_a_container_may_not_do(shared_daemon: Daemon) -> None:
     )
 
 
+@pytest.mark.fields("spec.securityContext.sysctls")
 def test_sysctls(shared_daemon: Daemon) -> None:
     values = [
         {"name": "net.ipv4.ip_local_port_range", "value": "40000 41000"},
@@ -168,6 +200,9 @@ def test_sysctls(shared_daemon: Daemon) -> None:
     assert Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split() != ["40000", "41000"]
 
 
+@pytest.mark.fields(
+    "spec.containers[].command", "spec.containers[].args", "spec.containers[].workingDir", "spec.runtimeClassName"
+)
 def test_where_it_starts_and_what_it_is_given(shared_daemon: Daemon) -> None:
     main = container(
         command=["sh", "-c", 'pwd; echo "$0 $*"; sleep 1000'], args=["zero", "$(NOT) $$(X)"], workingDir="/etc"
@@ -177,6 +212,7 @@ def test_where_it_starts_and_what_it_is_given(shared_daemon: Daemon) -> None:
     assert shared_daemon.logs("started").splitlines() == ["/etc", "zero $(NOT) $(X)"]
 
 
+@pytest.mark.fields("spec.containers[].stdin", "spec.containers[].stdinOnce")
 def test_stdin_is_closed_after_the_first_session(shared_daemon: Daemon) -> None:
     once = container("once", "cat; echo over", stdin=True, stdinOnce=True)
     none = container("none", "cat; echo none; sleep 1000")
@@ -187,6 +223,12 @@ def test_stdin_is_closed_after_the_first_session(shared_daemon: Daemon) -> None:
     assert shared_daemon.logs("fed", "none") == "none\n"
 
 
+@pytest.mark.fields(
+    "spec.securityContext.seLinuxOptions",
+    "spec.containers[].securityContext.seLinuxOptions",
+    "spec.securityContext.windowsOptions",
+    "spec.containers[].securityContext.windowsOptions",
+)
 @pytest.mark.skipif(os.path.exists("/sys/fs/selinux/enforce"), reason="this kernel has SELinux")
 @pytest.mark.parametrize(
     ("context", "words"),
@@ -203,3 +245,87 @@ def test_what_the_kernel_does_not_have(shared_daemon: Daemon, context: dict[str,
         (field,) = context
         text = json.dumps(caught.value.status)
         assert f"securityContext.{field}" in text and words in text
+
+
+@pytest.mark.fields("spec.hostPID", "spec.hostIPC")
+def test_namespaces_of_the_host(shared_daemon: Daemon) -> None:
+    shared_daemon.apply(pod("host", hostPID=True, hostIPC=True))
+    shared_daemon.apply(pod("own"))
+    kinds = ("pid", "ipc")
+    seen = {}
+    for name in ("host", "own"):
+        shared_daemon.wait_for(name, "Running")
+        seen[name] = [shared_daemon.exec(name, "readlink", f"/proc/self/ns/{kind}").strip() for kind in kinds]
+    here = [os.readlink(f"/proc/self/ns/{kind}") for kind in kinds]
+    assert seen["host"] == here
+    assert not set(seen["own"]) & set(here)
+
+
+@pytest.mark.fields("spec.nodeName")
+def test_a_pod_that_names_its_node(shared_daemon: Daemon) -> None:
+    node = shared_daemon.config.node_name
+    shared_daemon.apply(pod("elsewhere", nodeName="another"))
+    shared_daemon.apply(pod("placed", nodeName=node, nodeSelector={"nowhere": "x"}))
+    shared_daemon.apply(pod("searching", nodeSelector={"nowhere": "x"}))
+    shared_daemon.apply(pod("here", nodeName=node))
+    shared_daemon.wait_for("here", "Running")
+    assert shared_daemon.pod("elsewhere")["status"]["phase"] == "Pending"
+    assert "nodeName" not in shared_daemon.pod("searching")["spec"]
+    shared_daemon.delete("elsewhere", grace=0)
+
+
+@pytest.mark.fields(
+    "status.observedGeneration",
+    "status.phase",
+    "status.conditions",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.podIP",
+    "status.podIPs",
+    "status.startTime",
+    "status.containerStatuses",
+    "status.qosClass",
+    "status.containerStatuses[].name",
+    "status.containerStatuses[].state",
+    "status.containerStatuses[].lastState",
+    "status.containerStatuses[].ready",
+    "status.containerStatuses[].restartCount",
+    "status.containerStatuses[].image",
+    "status.containerStatuses[].imageID",
+    "status.containerStatuses[].containerID",
+    "status.containerStatuses[].started",
+    "status.containerStatuses[].resources",
+    "status.containerStatuses[].volumeMounts",
+    "status.containerStatuses[].user",
+)
+def test_what_the_status_says(shared_daemon: Daemon) -> None:
+    volumes = [{"name": "v", "emptyDir": {}}]
+    mounts = [{"name": "v", "mountPath": "/v"}, {"name": "v", "mountPath": "/ro", "readOnly": True}]
+    resources = {"limits": {"memory": "64Mi"}, "requests": {"memory": "32Mi"}}
+    main = container(volumeMounts=mounts, resources=resources, securityContext={"runAsUser": 1, "runAsGroup": 2})
+    shared_daemon.apply(pod("told", main, volumes=volumes))
+    told = shared_daemon.wait_for("told", "Ready")["status"]
+    assert (told["phase"], told["observedGeneration"], told["qosClass"]) == ("Running", 1, "Burstable")
+    conditions = {one["type"]: one["status"] for one in told["conditions"]}
+    expected = {"PodScheduled", "PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready"}
+    assert conditions == dict.fromkeys(expected, "True")
+    assert told["podIP"] == told["podIPs"][0]["ip"] and told["hostIP"] == told["hostIPs"][0]["ip"]
+    assert told["podIP"] != told["hostIP"]
+    (one,) = told["containerStatuses"]
+    running = one["state"]["running"]["startedAt"]
+    assert told["startTime"] <= running
+    assert (one["name"], one["ready"], one["started"], one["restartCount"], one["lastState"]) == (
+        "main",
+        True,
+        True,
+        0,
+        {},
+    )
+    assert one["image"].startswith("localhost/podrt/busybox") and one["imageID"]
+    assert one["containerID"].startswith("podrt://")
+    assert one["resources"] == resources
+    assert (one["user"]["linux"]["uid"], one["user"]["linux"]["gid"]) == (1, 2)
+    assert one["volumeMounts"] == [
+        {"name": "v", "mountPath": "/v"},
+        {"name": "v", "mountPath": "/ro", "readOnly": True, "recursiveReadOnly": "Disabled"},
+    ]

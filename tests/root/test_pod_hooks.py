@@ -46,6 +46,9 @@ def words(path: Any) -> list[str]:
     return re.findall(r"^\d+ (\S+)$", (path / "order").read_text(), re.MULTILINE)
 
 
+@pytest.mark.fields(
+    "spec.containers[].lifecycle", "spec.containers[].lifecycle.postStart", "spec.containers[].lifecycle.postStart.exec"
+)
 def test_a_container_runs_once_its_post_start_is_over(shared_daemon: Daemon) -> None:
     hook = {"postStart": shell("sleep 1; touch /tmp/hooked")}
     shared_daemon.apply(pod("hooked", container("a", lifecycle=hook), container("b")))
@@ -65,6 +68,9 @@ def test_a_failed_post_start_kills_the_container(shared_daemon: Daemon) -> None:
     told(shared_daemon, "unhooked", "Killing", "FailedPostStartHook")
 
 
+@pytest.mark.fields(
+    "spec.containers[].lifecycle", "spec.containers[].lifecycle.preStop", "spec.containers[].lifecycle.preStop.exec"
+)
 def test_pre_stop_runs_before_the_signal(shared_daemon: Daemon, tmp_path: Any) -> None:
     hook = {"preStop": shell(f"sleep 0.5; {note('hook')}")}
     shared_daemon.apply(
@@ -130,6 +136,7 @@ def test_a_failed_pre_stop_is_told(shared_daemon: Daemon) -> None:
     shared_daemon.wait_for("grumpy", "deleted")
 
 
+@pytest.mark.fields("spec.containers[].lifecycle.preStop.httpGet")
 def test_an_http_hook_asks_the_pod(shared_daemon: Daemon, tmp_path: Any) -> None:
     serve = HANDLER + "exec socat TCP-LISTEN:8080,fork,reuseaddr EXEC:'sh /tmp/handler'"
     listens = shell("until ss -ltn | grep -q :8080; do sleep 0.1; done")
@@ -147,6 +154,7 @@ def test_an_http_hook_asks_the_pod(shared_daemon: Daemon, tmp_path: Any) -> None
     told(shared_daemon, "deaf", "FailedPostStartHook", "PostStartHook failed")
 
 
+@pytest.mark.fields("spec.containers[].lifecycle.stopSignal", "status.containerStatuses[].stopSignal")
 @pytest.mark.parametrize("name", ["SIGUSR1", "SIGRTMIN+2"])
 def test_the_stop_signal_is_the_containers(shared_daemon: Daemon, tmp_path: Any, name: str) -> None:
     number = {"SIGUSR1": "USR1", "SIGRTMIN+2": "36"}[name]
@@ -180,6 +188,7 @@ def test_sidecars_end_last_and_in_reverse(shared_daemon: Daemon, tmp_path: Any) 
     assert words(tmp_path) == ["main-ends", "second-ends", "first-ends"]
 
 
+@pytest.mark.fields("status.containerStatuses[].imageID", "status.observedGeneration")
 def test_a_new_image_restarts_that_container_only(shared_daemon: Daemon) -> None:
     shared_daemon.apply(pod("swap", container("a"), container("b"), restartPolicy="Never"))
     before = shared_daemon.wait_for("swap", "Ready")

@@ -94,6 +94,7 @@ def test_a_pod_pulls_its_image(shared_daemon: Daemon, pushed: str) -> None:
     )
 
 
+@pytest.mark.fields("spec.containers[].imagePullPolicy")
 def test_always_asks_and_fails_where_nobody_answers(shared_daemon: Daemon, pushed: str) -> None:
     daemon = shared_daemon
     daemon.apply(pod("always", pushed, "Always"))
@@ -130,6 +131,7 @@ def test_the_job_template_runs_with_a_mirror_of_docker_io(shared_daemon: Daemon,
     assert eventually(lambda: shared_daemon.logs("hello")) == "Hello, Kubernetes!\n"
 
 
+@pytest.mark.fields("spec.imagePullSecrets")
 def test_image_pull_secrets(shared_daemon: Daemon, tmp_path: Path) -> None:
     daemon = shared_daemon
     with docker_registry(tmp_path / "registry", basic=True) as address:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import pytest
+
 from tests.framework.daemon import Daemon, eventually
 from tests.framework.pods import container, pod, restarts, status, terminated
 
@@ -29,6 +31,7 @@ def sidecar(name: str, script: str = "", **fields: Any) -> dict[str, Any]:
     return container(name, script, restartPolicy="Always", **fields)
 
 
+@pytest.mark.fields("spec.initContainers", "status.initContainerStatuses")
 def test_init_containers_run_one_after_another(shared_daemon: Daemon) -> None:
     first = container("first", f"{stamp('first-start')}; sleep 0.5; {stamp('first-end')}", **SHARED)
     second = container("second", f"{stamp('second-start')}; sleep 0.3; {stamp('second-end')}", **SHARED)
@@ -77,6 +80,7 @@ def test_an_init_container_in_back_off_is_told(shared_daemon: Daemon) -> None:
     assert "Init:CrashLoopBackOff" in shared_daemon.cli("get", "pod", "looping").stdout
 
 
+@pytest.mark.fields("spec.containers[].restartPolicy")
 def test_a_sidecar_runs_beside_the_main_container(shared_daemon: Daemon) -> None:
     side = sidecar("side", startupProbe={"exec": {"command": ["test", "-e", "/log/up"]}, "periodSeconds": 1}, **SHARED)
     after = container("after", "echo after", **SHARED)
@@ -106,6 +110,11 @@ def test_sidecars_end_with_the_main_container_and_do_not_count(shared_daemon: Da
     assert terminated(found)["exitCode"] == 0
 
 
+@pytest.mark.fields(
+    "spec.containers[].restartPolicy",
+    "spec.containers[].restartPolicyRules",
+    "spec.containers[].restartPolicyRules[].action",
+)
 def test_restart_rules_decide_by_exit_code(shared_daemon: Daemon) -> None:
     rules = {
         "restartPolicy": "Never",

@@ -28,6 +28,16 @@ def reasons(daemon: Daemon, name: str) -> set[str]:
     return {event["reason"] for event in events if event["involvedObject"]["name"] == name}
 
 
+@pytest.mark.fields(
+    "spec.containers",
+    "spec.containers[].name",
+    "spec.containers[].image",
+    "spec.containers[].command",
+    "status.phase",
+    "status.podIP",
+    "status.podIPs",
+    "status.qosClass",
+)
 def test_a_pod_runs_and_is_deleted(shared_daemon: Daemon) -> None:
     shared_daemon.apply(pod("simple", container(script="echo hello; echo oops >&2; sleep 1000")))
     running = shared_daemon.wait_for("simple", "Running")
@@ -41,6 +51,9 @@ def test_a_pod_runs_and_is_deleted(shared_daemon: Daemon) -> None:
     assert not shared_daemon.exists("simple")
 
 
+@pytest.mark.fields(
+    "spec.restartPolicy", "status.containerStatuses[].restartCount", "status.containerStatuses[].lastState"
+)
 def test_killed_from_outside_restarts_in_the_same_sandbox(shared_daemon: Daemon) -> None:
     shared_daemon.apply(pod("victim"))
     before = shared_daemon.wait_for("victim", "Running")
@@ -83,6 +96,7 @@ def test_a_pod_that_ends(shared_daemon: Daemon, policy: str, code: int, phase: s
     assert conditions["Ready"] == "False"
 
 
+@pytest.mark.fields("spec.restartPolicy")
 def test_on_failure_restarts_a_failed_container_only(shared_daemon: Daemon) -> None:
     marks = "if [ -e /data/seen ]; then exit 0; fi; touch /data/seen; exit 1"
     once = container(script=marks, volumeMounts=[{"name": "data", "mountPath": "/data"}])
@@ -92,12 +106,14 @@ def test_on_failure_restarts_a_failed_container_only(shared_daemon: Daemon) -> N
     assert restarts(found) == 1
 
 
+@pytest.mark.fields("spec.containers[].terminationMessagePath", "spec.containers[].terminationMessagePolicy")
 def test_termination_message(shared_daemon: Daemon) -> None:
     shared_daemon.apply(pod("says", container(script="echo why > /dev/termination-log; exit 2"), restartPolicy="Never"))
     found = shared_daemon.wait_for("says", "Failed")
     assert terminated(found)["message"] == "why\n"
 
 
+@pytest.mark.fields("spec.terminationGracePeriodSeconds")
 def test_grace_period_is_given_and_shortened(shared_daemon: Daemon) -> None:
     stubborn = container(script="trap 'echo asked' TERM; while :; do sleep 0.1; done")
     shared_daemon.apply(pod("stubborn", stubborn, terminationGracePeriodSeconds=300))
@@ -120,12 +136,15 @@ def test_a_polite_container_ends_at_once(shared_daemon: Daemon) -> None:
     assert time.monotonic() - started < 5
 
 
+@pytest.mark.fields("spec.activeDeadlineSeconds", "status.reason", "status.message")
 def test_active_deadline(shared_daemon: Daemon) -> None:
     shared_daemon.apply(pod("late", activeDeadlineSeconds=1))
     found = shared_daemon.wait_for("late", "Failed", 15)
     assert found["status"]["reason"] == "DeadlineExceeded"
+    assert "longer than the specified deadline" in found["status"]["message"]
 
 
+@pytest.mark.fields("spec.containers[].imagePullPolicy", "status.containerStatuses[].state")
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [

@@ -111,6 +111,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@pytest.mark.fields("spec.containers[].ports")
 def test_host_port(shared_daemon: Daemon) -> None:
     port = free_port()
     shared_daemon.apply(serving("ported", ports=[{"containerPort": 8080, "hostPort": port}]))
@@ -142,6 +143,7 @@ def test_a_host_port_that_is_taken(shared_daemon: Daemon) -> None:
     shared_daemon.wait_for("second", "Running", 20)
 
 
+@pytest.mark.fields("spec.hostNetwork", "status.hostIP")
 def test_host_network(shared_daemon: Daemon) -> None:
     shared_daemon.apply(client("hosted", hostNetwork=True))
     found = shared_daemon.wait_for("hosted", "Running")
@@ -151,6 +153,7 @@ def test_host_network(shared_daemon: Daemon) -> None:
     assert shared_daemon.exec("hosted", "hostname") == f"{socket.gethostname()}\n"
 
 
+@pytest.mark.fields("spec.dnsPolicy", "spec.dnsConfig", "spec.hostAliases", "spec.hostname", "spec.subdomain")
 def test_resolv_conf_and_host_aliases(shared_daemon: Daemon) -> None:
     config = {"nameservers": ["192.0.2.53"], "searches": ["example.test"], "options": [{"name": "ndots", "value": "3"}]}
     aliases = [{"ip": "192.0.2.7", "hostnames": ["one.test", "two.test"]}]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.framework.daemon import Daemon, eventually
@@ -43,6 +44,7 @@ def test_too_much_cpu_waits_for_room(shared_daemon: Daemon) -> None:
     assert scheduled(shared_daemon.wait_for("second", "Running"))["status"] == "True"
 
 
+@pytest.mark.fields("spec.nodeSelector", "status.conditions")
 def test_a_label_of_the_node_lets_a_pod_in(shared_daemon: Daemon) -> None:
     shared_daemon.apply(pod("picky", nodeSelector={"disk": "ssd"}))
     shared_daemon.wait_for("picky", lambda found: scheduled(found).get("reason") == "Unschedulable")
@@ -60,6 +62,7 @@ def test_a_cordoned_node_takes_no_new_pods(shared_daemon: Daemon) -> None:
     shared_daemon.wait_for("after", "Running")
 
 
+@pytest.mark.fields("spec.priority")
 def test_preemption(shared_daemon: Daemon) -> None:
     cores = int(shared_daemon.api("GET", "/api/v1/nodes")["items"][0]["status"]["allocatable"]["cpu"])
     shared_daemon.apply(asking("humble", str(cores), priority=1))

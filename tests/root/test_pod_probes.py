@@ -37,6 +37,12 @@ def is_ready(found: dict[str, Any]) -> bool:
     return bool(status(found)["ready"])
 
 
+@pytest.mark.fields(
+    "spec.containers[].readinessProbe",
+    "status.containerStatuses[].ready",
+    "spec.containers[].readinessProbe.exec",
+    "spec.containers[].readinessProbe.periodSeconds",
+)
 def test_readiness_follows_its_probe(shared_daemon: Daemon) -> None:
     shared_daemon.apply(pod("file", container(readinessProbe=FILE)))
     found = shared_daemon.wait_for("file", "Running")
@@ -49,6 +55,7 @@ def test_readiness_follows_its_probe(shared_daemon: Daemon) -> None:
     assert restarts(found) == 0
 
 
+@pytest.mark.fields("spec.containers[].readinessProbe.httpGet", "spec.containers[].readinessProbe.tcpSocket")
 @pytest.mark.parametrize("handler", [{"httpGet": {"path": "/fine", "port": "web"}}, {"tcpSocket": {"port": "web"}}])
 def test_http_and_tcp_from_the_host(shared_daemon: Daemon, handler: dict[str, Any]) -> None:
     probe = {**handler, "periodSeconds": 1, "failureThreshold": 1}
@@ -70,6 +77,7 @@ def test_nobody_listens(shared_daemon: Daemon) -> None:
     told(shared_daemon, "deaf", "Unhealthy", ":82: connect: connection refused")
 
 
+@pytest.mark.fields("spec.containers[].readinessProbe.grpc", "spec.containers[].readinessProbe.failureThreshold")
 def test_grpc(shared_daemon: Daemon) -> None:
     probe = {"grpc": {"port": 50051}, "periodSeconds": 1, "failureThreshold": 1}
     shared_daemon.apply(pod("grpc", container(script=GRPC, image=TOOLS, readinessProbe=probe)))
@@ -79,6 +87,7 @@ def test_grpc(shared_daemon: Daemon) -> None:
     told(shared_daemon, "grpc", "Unhealthy", 'Readiness probe failed: service unhealthy (responded with "NOT_SERVING")')
 
 
+@pytest.mark.fields("spec.containers[].livenessProbe")
 def test_liveness_restarts_the_container_alone(shared_daemon: Daemon) -> None:
     script = "trap 'exit 0' TERM; touch /tmp/fine; sleep 1000 & wait"
     shared_daemon.apply(
@@ -94,6 +103,7 @@ def test_liveness_restarts_the_container_alone(shared_daemon: Daemon) -> None:
     told(shared_daemon, "alive", "Killing", "Container main failed liveness probe, will be restarted")
 
 
+@pytest.mark.fields("spec.containers[].livenessProbe.terminationGracePeriodSeconds")
 def test_liveness_has_a_grace_period_of_its_own(shared_daemon: Daemon) -> None:
     probe = {**FILE, "terminationGracePeriodSeconds": 1}
     script = "trap '' TERM; while :; do sleep 0.1; done"
@@ -108,6 +118,7 @@ def test_a_pod_that_never_restarts_fails_with_its_liveness(shared_daemon: Daemon
     assert restarts(found) == 0
 
 
+@pytest.mark.fields("spec.containers[].startupProbe", "status.containerStatuses[].started")
 def test_startup_gates_the_other_probes(shared_daemon: Daemon) -> None:
     startup = {"exec": {"command": ["test", "-e", "/tmp/up"]}, "periodSeconds": 1, "failureThreshold": 30}
     probes = {"startupProbe": startup, "livenessProbe": FILE, "readinessProbe": FILE}
@@ -122,6 +133,7 @@ def test_startup_gates_the_other_probes(shared_daemon: Daemon) -> None:
     assert not any("Liveness" in one for one in events(shared_daemon, "slow", "Unhealthy"))
 
 
+@pytest.mark.fields("spec.containers[].startupProbe.failureThreshold")
 def test_a_startup_probe_that_fails_restarts(shared_daemon: Daemon) -> None:
     startup = {"exec": {"command": ["false"]}, "periodSeconds": 1, "failureThreshold": 2}
     shared_daemon.apply(pod("never-up", container(startupProbe=startup)))
@@ -129,6 +141,7 @@ def test_a_startup_probe_that_fails_restarts(shared_daemon: Daemon) -> None:
     told(shared_daemon, "never-up", "Killing", "Container main failed startup probe, will be restarted")
 
 
+@pytest.mark.fields("spec.containers[].readinessProbe.timeoutSeconds")
 def test_an_exec_probe_that_takes_too_long_has_failed(shared_daemon: Daemon) -> None:
     probe = {"exec": {"command": ["sleep", "30"]}, "timeoutSeconds": 1, "periodSeconds": 1}
     shared_daemon.apply(pod("sleepy", container(readinessProbe=probe)))
@@ -143,6 +156,7 @@ def test_a_command_that_does_not_exist_is_no_verdict(shared_daemon: Daemon) -> N
     assert restarts(shared_daemon.pod("mistaken")) == 0
 
 
+@pytest.mark.fields("spec.readinessGates", "status.conditions")
 def test_a_readiness_gate_is_opened_from_outside(shared_daemon: Daemon) -> None:
     shared_daemon.apply(pod("gated", readinessGates=[{"conditionType": "example.com/fine"}]))
 

@@ -140,6 +140,7 @@ def test_processes_are_their_own(two: Daemon) -> None:
     assert int(one) < 20
 
 
+@pytest.mark.fields("spec.shareProcessNamespace")
 def test_processes_are_shared_on_request(beside: Daemon) -> None:
     beside.apply(pair("family", shareProcessNamespace=True))
     beside.wait_for("family", "Running")
@@ -184,6 +185,7 @@ def test_a_memory_hog_is_killed_and_its_neighbour_lives(beside: Daemon) -> None:
     assert restarts(found, "calm") == 0
 
 
+@pytest.mark.fields("spec.containers[].resources")
 def test_a_cpu_hog_is_throttled_to_its_limit(beside: Daemon) -> None:
     hog = tool("hog", "while :; do :; done", resources=limits(cpu="100m"))
     beside.apply(pod("busy", hog))
@@ -211,6 +213,7 @@ def test_a_fork_bomb_stops_at_its_limit(daemon_factory: Any) -> None:
     assert daemon.exec("bomb", "echo", "alive", container="calm") == "alive\n"
 
 
+@pytest.mark.fields("spec.containers[].resources", "status.qosClass")
 def test_limits_are_written_to_the_cgroup(beside: Daemon) -> None:
     resources = {"limits": {"cpu": "500m", "memory": "64Mi"}, "requests": {"cpu": "250m"}}
     beside.apply(pod("bounded", tool("main", resources=resources)))

@@ -30,6 +30,7 @@ def prize(tmp_path: Path) -> Path:
     return directory
 
 
+@pytest.mark.fields("spec.containers[].volumeMounts[].subPath")
 @pytest.mark.parametrize("target", ["absolute", "climbing", "magic"])
 def test_sub_path_through_a_link_of_the_container(
     shared_daemon: Daemon, prize: Path, tmp_path: Path, target: str
@@ -138,6 +139,7 @@ def test_host_path_type_is_not_fooled_by_what_the_container_does(
     assert (share / "out").is_symlink()
 
 
+@pytest.mark.fields("spec.hostUsers")
 def test_a_user_namespaced_pod_reaches_no_file_of_another(shared_daemon: Daemon) -> None:
     """Root of one Pod with hostUsers: false, at the files of the other through a volume that both see."""
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "theirs"}, "stringData": {"k": MARK}}

@@ -33,6 +33,13 @@ def events(daemon: Daemon, name: str) -> list[tuple[str, str]]:
     return [(one["reason"], one["message"]) for one in items if one["involvedObject"]["name"] == name]
 
 
+@pytest.mark.fields(
+    "spec.volumes[].name",
+    "spec.volumes[].configMap",
+    "spec.volumes[].secret",
+    "spec.volumes",
+    "spec.containers[].volumeMounts",
+)
 def test_config_map_and_secret_as_files(shared_daemon: Daemon) -> None:
     make(shared_daemon, "ConfigMap", "files", data={"a.txt": "one", "b": "two"}, binaryData={"c": "/wA="})
     make(shared_daemon, "Secret", "files", stringData={"key": MARK, "other": "x"})
@@ -107,6 +114,7 @@ def test_what_is_optional_may_be_missing_and_come_later(shared_daemon: Daemon) -
     eventually(lambda: "k" in shared_daemon.exec("optional", "ls", "/v"), 2.0)
 
 
+@pytest.mark.fields("spec.volumes[].downwardAPI")
 def test_downward_api_files_follow_the_labels(shared_daemon: Daemon) -> None:
     items = [
         {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}},
@@ -129,6 +137,7 @@ def test_downward_api_files_follow_the_labels(shared_daemon: Daemon) -> None:
     eventually(lambda: read("app") == "two", 2.0)
 
 
+@pytest.mark.fields("spec.serviceAccountName", "spec.volumes[].projected")
 def test_a_service_account_token(shared_daemon: Daemon) -> None:
     token = {"serviceAccountToken": {"path": "token", "audience": "vault", "expirationSeconds": 600}}
     volume = {"name": "t", "projected": {"sources": [token]}}
@@ -151,6 +160,13 @@ def test_a_service_account_token(shared_daemon: Daemon) -> None:
     assert key.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.fields(
+    "spec.containers[].env",
+    "spec.containers[].envFrom",
+    "spec.containers[].env[].valueFrom",
+    "spec.containers[].env[].valueFrom.configMapKeyRef",
+    "spec.containers[].env[].valueFrom.secretKeyRef",
+)
 def test_environment_from_objects(shared_daemon: Daemon) -> None:
     make(shared_daemon, "ConfigMap", "env", data={"A": "1", "log.level": "debug"})
     make(shared_daemon, "Secret", "env", stringData={"PASSWORD": MARK})
@@ -242,6 +258,7 @@ def test_files_survive_a_restart_of_the_daemon_and_go_on_following(daemon: Daemo
     eventually(lambda: daemon.exec("stays", "cat", "/v/k") == "2", 2.0)
 
 
+@pytest.mark.fields("spec.containers[].env[].valueFrom.fileKeyRef")
 def test_a_variable_from_a_file_that_another_container_wrote(shared_daemon: Daemon) -> None:
     """fileKeyRef; the writer is a container that ends, the reader waits for the file."""
     reference = {"volumeName": "d", "path": "out.env", "key": "TOKEN"}

@@ -42,6 +42,13 @@ def events(daemon: Daemon, name: str) -> str:
     return "\n".join(f"{one['reason']}: {one['message']}" for one in items if one["involvedObject"]["name"] == name)
 
 
+@pytest.mark.fields(
+    "spec.volumes[].emptyDir",
+    "spec.volumes[].emptyDir.medium",
+    "spec.containers[].volumeMounts[].name",
+    "spec.containers[].volumeMounts[].mountPath",
+    "spec.containers[].volumeMounts[].readOnly",
+)
 def test_empty_dirs(shared_daemon: Daemon) -> None:
     volumes = [
         {"name": "disk", "emptyDir": {}},
@@ -79,6 +86,7 @@ def test_too_much_in_an_empty_dir_evicts_the_pod(shared_daemon: Daemon) -> None:
     shared_daemon.wait_for("greedy", lambda one: "terminated" in status(one)["state"], 10)
 
 
+@pytest.mark.fields("spec.volumes[].persistentVolumeClaim")
 def test_a_claim_is_provisioned_kept_and_deleted(shared_daemon: Daemon) -> None:
     make(shared_daemon, "PersistentVolumeClaim", "data", spec=CLAIM)
     claim = eventually(
@@ -179,6 +187,7 @@ def test_a_pod_waits_for_its_claim(shared_daemon: Daemon) -> None:
     eventually(lambda: not shared_daemon.api("GET", "/api/v1/persistentvolumes")["items"])
 
 
+@pytest.mark.fields("spec.volumes[].ephemeral")
 def test_an_ephemeral_volume_goes_with_its_pod(shared_daemon: Daemon) -> None:
     volumes = [{"name": "d", "ephemeral": {"volumeClaimTemplate": {"spec": CLAIM}}}]
     shared_daemon.apply(pod("brief", container(volumeMounts=[mount("d", "/d")]), volumes=volumes))
@@ -191,6 +200,7 @@ def test_an_ephemeral_volume_goes_with_its_pod(shared_daemon: Daemon) -> None:
     eventually(lambda: not shared_daemon.api("GET", "/api/v1/persistentvolumes")["items"])
 
 
+@pytest.mark.fields("spec.volumes[].image")
 def test_an_image_as_a_volume(shared_daemon: Daemon) -> None:
     volumes = [{"name": "i", "image": {"reference": TOOLS, "pullPolicy": "Never"}}]
     mounts = [mount("i", "/image"), mount("i", "/bin2", subPath="bin")]
@@ -209,6 +219,7 @@ def test_an_image_volume_that_is_missing(shared_daemon: Daemon) -> None:
     eventually(lambda: 'SetUp failed for volume "i" : ErrImageNeverPull' in events(shared_daemon, "noimage"))
 
 
+@pytest.mark.fields("spec.volumes[].nfs")
 @pytest.mark.skipif(helper() is not None, reason="this machine has mount.nfs")
 def test_nfs_without_its_helper_is_refused_clearly(shared_daemon: Daemon) -> None:
     volumes = [{"name": "n", "nfs": {"server": "127.0.0.1", "path": "/x"}}]
@@ -216,6 +227,7 @@ def test_nfs_without_its_helper_is_refused_clearly(shared_daemon: Daemon) -> Non
     eventually(lambda: "this machine has no mount.nfs: install the package nfs-common" in events(shared_daemon, "nfs"))
 
 
+@pytest.mark.fields("spec.securityContext.fsGroup", "spec.securityContext.fsGroupChangePolicy")
 def test_fs_group_owns_what_a_claim_holds(shared_daemon: Daemon) -> None:
     make(shared_daemon, "PersistentVolumeClaim", "grouped", spec=CLAIM)
     claim = eventually(
@@ -265,6 +277,7 @@ def shared_mount(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-R", "-l", str(tmp_path)], check=True)
 
 
+@pytest.mark.fields("spec.volumes[].hostPath", "spec.containers[].volumeMounts[].mountPropagation")
 def test_mount_propagation(shared_daemon: Daemon, shared_mount: Path) -> None:
     (shared_mount / "in").mkdir()
     (shared_mount / "out").mkdir()
@@ -307,6 +320,7 @@ def test_propagation_of_a_private_mount_is_refused(shared_daemon: Daemon, tmp_pa
         subprocess.run(["umount", str(tmp_path)], check=True)
 
 
+@pytest.mark.fields("spec.containers[].volumeMounts[].recursiveReadOnly")
 def test_recursive_read_only(shared_daemon: Daemon, shared_mount: Path) -> None:
     (shared_mount / "in").mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "podrt-test", str(shared_mount / "in")], check=True)
@@ -322,6 +336,7 @@ def test_recursive_read_only(shared_daemon: Daemon, shared_mount: Path) -> None:
     assert shared_daemon.exec("rro", "sh", "-c", script).split() == ["/plain/in"]
 
 
+@pytest.mark.fields("spec.containers[].volumeMounts[].subPath", "spec.containers[].volumeMounts[].subPathExpr")
 def test_sub_paths(shared_daemon: Daemon) -> None:
     env = [{"name": "WHO", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]
     mounts = [
@@ -340,6 +355,7 @@ def test_sub_paths(shared_daemon: Daemon) -> None:
     assert "variable NOT_SET is not set" in status(found)["state"]["waiting"]["message"]
 
 
+@pytest.mark.fields("spec.hostUsers")
 def test_volumes_in_a_user_namespace(shared_daemon: Daemon) -> None:
     make(shared_daemon, "Secret", "userns", stringData={"k": "v"})
     volumes = [

@@ -122,6 +122,11 @@ def test_expansion(text: str, result: str) -> None:
     assert expand(text, {"A": "1", "B": "2"}) == result
 
 
+@pytest.mark.fields(
+    "spec.containers[].env",
+    "spec.containers[].env[].valueFrom.fieldRef",
+    "spec.containers[].env[].valueFrom.resourceFieldRef",
+)
 def test_environment_in_order_with_the_downward_api() -> None:
     def field(name: str, path: str) -> EnvVar:
         return EnvVar(name=name, value_from=EnvVarSource(field_ref=ObjectFieldSelector(field_path=path)))
@@ -197,6 +202,7 @@ def test_id_slots_differ() -> None:
     assert convert.id_slot("one", {first}) == (first + 1) % convert.ID_SLOTS
 
 
+@pytest.mark.fields("spec.containers[].securityContext.runAsNonRoot")
 def test_security_of_the_container_goes_before_the_pods() -> None:
     shared = PodSecurityContext(
         run_as_user=1, run_as_group=2, run_as_non_root=True, supplemental_groups=(7,), fs_group=9

@@ -98,6 +98,7 @@ def test_resources(one: Pod, others: tuple[Pod, ...], found: list[str]) -> None:
 TAINT = Taint(key="k", value="v", effect="NoSchedule")
 
 
+@pytest.mark.fields("spec.tolerations")
 @pytest.mark.parametrize(
     ("toleration", "fits"),
     [
@@ -134,6 +135,7 @@ def need(key: str, operator: str, *values: str) -> NodeSelectorRequirement:
     return NodeSelectorRequirement(key=key, operator=operator, values=values)
 
 
+@pytest.mark.fields("spec.affinity")
 @pytest.mark.parametrize(
     ("spec", "fits"),
     [
@@ -163,6 +165,7 @@ def near(key: str = HOST, **labels: str) -> PodAffinity:
     return PodAffinity(required_during_scheduling_ignored_during_execution=(term,))
 
 
+@pytest.mark.fields("spec.affinity")
 def test_pod_affinity() -> None:
     wants = pod(affinity=Affinity(pod_affinity=near(app="db")))
     refused = ["node(s) didn't match pod affinity rules"]
@@ -183,6 +186,7 @@ def test_pod_anti_affinity_both_ways() -> None:
     assert reasons(far, web) == []
 
 
+@pytest.mark.fields("spec.topologySpreadConstraints")
 @pytest.mark.parametrize(
     ("domains", "key", "others", "fits"),
     [(None, HOST, 2, True), (2, HOST, 0, True), (2, HOST, 1, False), (None, "zone", 0, False)],
@@ -205,6 +209,7 @@ def chosen(one: Pod, *others: Pod) -> list[str]:
     return sorted(pod.metadata.name for pod in victims(one, demand(one), node(), space(*others), demands))
 
 
+@pytest.mark.fields("spec.preemptionPolicy", "spec.priority")
 def test_preemption_takes_the_least_important_and_no_more_than_needed() -> None:
     low = pod("low", cpu="1", priority=1)
     high = pod("high", cpu="1", priority=5)
@@ -272,6 +277,7 @@ def test_a_finished_pod_gives_its_place_back(harness: Harness) -> None:
     assert harness.placed == ["first", "second"]
 
 
+@pytest.mark.fields("spec.schedulingGates")
 def test_gates_hold_a_pod_back(harness: Harness) -> None:
     gated = harness.store.create(pod("gated", scheduling_gates=(PodSchedulingGate(name="x"),)))
     assert harness.placed == []

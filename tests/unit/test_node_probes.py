@@ -37,6 +37,9 @@ def probe(**fields: Any) -> Probe:
     return Probe(**given | fields)
 
 
+@pytest.mark.fields(
+    "spec.containers[].livenessProbe.successThreshold", "spec.containers[].livenessProbe.failureThreshold"
+)
 @pytest.mark.parametrize(
     ("kind", "results", "success", "passed", "held"),
     [
@@ -70,6 +73,7 @@ def test_rows_of_results(kind: Kind, results: str, success: int, passed: bool | 
     assert (state.passed, state.held) == (passed, held)
 
 
+@pytest.mark.fields("spec.containers[].livenessProbe.initialDelaySeconds")
 @pytest.mark.parametrize(("delay", "age", "due"), [(0, 0, 100), (5, 0, 105), (5, 3, 102), (5, 60, 100)])
 def test_the_initial_delay_counts_from_the_start_of_the_container(delay: int, age: float, due: float) -> None:
     assert begin(Kind.LIVENESS, probe(initial_delay_seconds=delay), 100.0, age).due == due
@@ -357,6 +361,7 @@ async def test_a_handler_error_is_tried_three_times_and_then_ignored() -> None:
     prober.close()
 
 
+@pytest.mark.fields("spec.containers[].lifecycle.preStop.sleep")
 async def test_hooks() -> None:
     await run_hook(LifecycleHandler(sleep=SleepAction(seconds=0)), target())
     await run_hook(LifecycleHandler(exec=EXEC), target(Engine(0)))

@@ -34,6 +34,7 @@ def confined_by(daemon: Installed, name: str) -> str:
     return daemon.exec(name, "cat", "/proc/1/attr/current").strip()
 
 
+@pytest.mark.fields("spec.containers[].securityContext.appArmorProfile")
 def test_a_container_is_confined_by_the_default_profile(installed: Installed) -> None:
     assert apparmor.DEFAULT in apparmor.loaded()
     caps = {"capabilities": {"add": ["SYS_ADMIN"]}}
@@ -60,6 +61,7 @@ def test_unconfined_and_privileged(installed: Installed) -> None:
         installed.exec("free", "mount", "-t", "tmpfs", "none", "/mnt", container=name)
 
 
+@pytest.mark.fields("spec.containers[].securityContext.appArmorProfile", "spec.securityContext.appArmorProfile")
 def test_a_profile_of_the_machine(installed: Installed, local_profile: str) -> None:
     profile = {"type": "Localhost", "localhostProfile": local_profile}
     installed.apply(pod("local", securityContext={"appArmorProfile": profile}))
