@@ -23,6 +23,7 @@ _VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "updat
 _SUBRESOURCES: dict[str, tuple[str, tuple[str, ...]]] = {
     "status": ("", ("get", "patch", "update")),
     "ephemeralcontainers": ("", ("get", "patch", "update")),
+    "resize": ("", ("get", "patch", "update")),
     "log": ("", ("get",)),
     "exec": ("PodExecOptions", ("create", "get")),
     "attach": ("PodAttachOptions", ("create", "get")),

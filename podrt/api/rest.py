@@ -58,7 +58,11 @@ class RestHandlers:
             add("POST", collection, "create", self.create)
             if resource.name not in UNDELETABLE_COLLECTIONS:
                 add("DELETE", collection, "deletecollection", self.delete_collection)
-            own = [f"{item}/{name}" for name in ("status", "ephemeralcontainers") if name in resource.subresources]
+            own = [
+                f"{item}/{name}"
+                for name in ("status", "ephemeralcontainers", "resize")
+                if name in resource.subresources
+            ]
             for path in (item, *own):
                 add("GET", path, "get", self.get)
                 add("PUT", path, "update", self.update)
@@ -151,6 +155,8 @@ class RestHandlers:
         dry_run = body.dry_run(request)
         if isinstance(obj, Pod) and _is_subresource(request, "ephemeralcontainers"):
             return self._registry.update_ephemeral_containers(obj, dry_run=dry_run)
+        if isinstance(obj, Pod) and _is_subresource(request, "resize"):
+            return self._registry.resize(obj, dry_run=dry_run)
         save = self._registry.update_status if _is_subresource(request, "status") else self._registry.update
         return save(obj, dry_run=dry_run)
 

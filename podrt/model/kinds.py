@@ -129,7 +129,7 @@ RESOURCES: tuple[Resource, ...] = (
         list_struct=PodList,
         short_names=("po",),
         categories=("all",),
-        subresources=("status", "ephemeralcontainers", "log", "exec", "attach", "portforward"),
+        subresources=("status", "ephemeralcontainers", "resize", "log", "exec", "attach", "portforward"),
         generation=True,
     ),
     Resource(

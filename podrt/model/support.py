@@ -144,7 +144,7 @@ CONTAINER: dict[str, Support] = {
     "env[].valueFrom.fileKeyRef": YES,
     "resources": YES,
     "resources.claims": _no("there are no device drivers (DRA) on one machine: devices come by hostPath"),
-    "resizePolicy": NO,
+    "resizePolicy": YES,
     "restartPolicy": YES,
     "restartPolicyRules": YES,
     "restartPolicyRules[].action": _only("Restart"),

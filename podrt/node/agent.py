@@ -145,6 +145,9 @@ class Agent:
         self._qos.note(old, pod)
         if pod is not None and change.old is None and pod.spec.node_name:
             self._add(pod)
+        if old is not None and (pod is None or pod.status.phase != old.status.phase or pod.spec is not old.spec):
+            for other in self._workers.values():
+                other.room_made()
         obj = change.object
         if (worker := self._workers.get(obj.metadata.uid)) is not None:
             worker.poke()

@@ -10,7 +10,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from podrt.engine.specs import ContainerState, ContainerStatus, SandboxState, SandboxStatus
+from podrt.engine.specs import ContainerState, ContainerStatus, Resources, SandboxState, SandboxStatus
 from podrt.model.base import parse_time
 from podrt.model.pod import Pod
 from podrt.model.status import ContainerStateTerminated
@@ -49,6 +49,8 @@ class Container(NamedTuple):
     groups: tuple[int, ...] = ()
     made_from: str = ""
     """``image`` of the spec that it was made from; "" if unknown."""
+    resources: Resources | None = None
+    """The limits of its cgroup; None if unknown."""
 
     @property
     def ended(self) -> bool:
@@ -176,6 +178,7 @@ def _from_engine(status: ContainerStatus) -> Container:
         gid=status.gid,
         groups=status.groups,
         made_from=status.spec.annotations.get(IMAGE_ANNOTATION, ""),
+        resources=status.spec.resources,
     )
 
 

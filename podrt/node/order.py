@@ -18,6 +18,7 @@ from podrt.model.pod import Pod
 from podrt.node import backoff
 from podrt.node.actions import StartContainer, earliest
 from podrt.node.facts import Container, Facts, Hook, ready
+from podrt.node.resources import needs_restart
 
 
 class Role(enum.Enum):
@@ -128,8 +129,13 @@ def next_start(pod: Pod, spec: ContainerSpec, facts: Facts, *, afresh: bool = Fa
 
 
 def changed(spec: ContainerSpec, run: Container) -> bool:
-    """Was the run made from another image than the spec has now?"""
-    return bool(run.made_from) and run.made_from != spec.image
+    """Was the run made from another image than the spec has now, or has it limits that only a restart can change?"""
+    return (bool(run.made_from) and run.made_from != spec.image) or resized(spec, run)
+
+
+def resized(spec: ContainerSpec, run: Container) -> bool:
+    """Does a resize ask for a restart?"""
+    return run.resources is not None and needs_restart(spec, run.resources)
 
 
 # How far the Pod is

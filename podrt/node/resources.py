@@ -71,6 +71,20 @@ def container_resources(container: Container, pids_limit: int) -> Resources:
     )
 
 
+def differing(container: Container, actual: Resources) -> frozenset[str]:
+    """Of ``cpu`` and ``memory``: what a running container has otherwise than its spec says."""
+    wanted = container_resources(container, 0)
+    cpu = (wanted.cpu_shares, wanted.cpu_quota) != (actual.cpu_shares, actual.cpu_quota)
+    memory = wanted.memory_limit != actual.memory_limit
+    return frozenset(name for name, is_so in (("cpu", cpu), ("memory", memory)) if is_so)
+
+
+def needs_restart(container: Container, actual: Resources) -> bool:
+    """Whether its resizePolicy says that the container gets what it is to have by a restart."""
+    names = {one.resource_name for one in container.resize_policy if one.restart_policy == "RestartContainer"}
+    return bool(names) and bool(names & differing(container, actual))
+
+
 def pod_resources(spec: PodSpec) -> Resources:
     """Limits of the Pod's cgroup: sums; a limit only where every container has one."""
     requests, limits = pod_requests(spec), pod_limits(spec)

@@ -14,7 +14,7 @@ from podrt.engine.specs import ContainerState as RunState
 from podrt.engine.specs import NamespaceMode
 from podrt.model.base import Time, format_time
 from podrt.model.container import Container as ContainerSpec
-from podrt.model.container import VolumeMount
+from podrt.model.container import ResourceRequirements, VolumeMount
 from podrt.model.pod import Pod
 from podrt.model.resources import qos_class
 from podrt.model.status import (
@@ -30,7 +30,7 @@ from podrt.model.status import (
     PodStatus,
     VolumeMountStatus,
 )
-from podrt.node import backoff
+from podrt.node import backoff, resize
 from podrt.node.conditions import conditions
 from podrt.node.facts import Container, Facts, Hook, ready
 from podrt.node.order import (
@@ -45,6 +45,7 @@ from podrt.node.order import (
     role_of,
 )
 from podrt.node.plan import active_deadline
+from podrt.node.resources import differing
 
 MESSAGES_BYTES = 12 * 1024
 
@@ -125,7 +126,8 @@ def container_status(pod: Pod, spec: ContainerSpec, facts: Facts, now: float) ->
         image_id=run.image_id if run else "",
         container_id=f"podrt://{run.id}" if run and run.id else "",
         user=_user(run) if run and running else None,
-        resources=spec.resources if running and (spec.resources.limits or spec.resources.requests) else None,
+        allocated_resources=dict(spec.resources.requests),
+        resources=_resources(spec, run) if role_of(pod, spec.name) is not Role.EPHEMERAL else None,
         volume_mounts=tuple(map(_volume_mount, spec.volume_mounts)),
         stop_signal=signal or None,
     )
@@ -138,6 +140,12 @@ def _volume_mount(one: VolumeMount) -> VolumeMountStatus:
     return VolumeMountStatus(
         name=one.name, mount_path=one.mount_path, read_only=one.read_only, recursive_read_only=deep
     )
+
+
+def _resources(spec: ContainerSpec, run: Container | None) -> ResourceRequirements:
+    if run is None or run.resources is None or run.state is not RunState.RUNNING:
+        return spec.resources
+    return resize.has(spec.resources, run.resources, differing(spec, run.resources))
 
 
 def _user(run: Container) -> ContainerUser | None:

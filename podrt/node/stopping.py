@@ -13,7 +13,7 @@ from podrt.model.container import Probe
 from podrt.model.pod import Pod
 from podrt.node.actions import Action, Plan, RunPreStop, StopContainer, earliest
 from podrt.node.facts import Container, Facts, Hook
-from podrt.node.order import Role, changed, containers, restart_policy, role_of
+from podrt.node.order import Role, changed, containers, resized, restart_policy, role_of
 
 MINIMUM = 1.0
 """Seconds between the stop signal and SIGKILL at least, unless the deletion is forced."""
@@ -63,7 +63,8 @@ def _unfit(pod: Pod, role: Role, spec: ContainerSpec, run: Container, facts: Fac
     """Why a running container has to end ("": it has not), the probe that says so, and whether it starts again."""
     live = facts.of(run)
     if role in (Role.MAIN, Role.SIDECAR) and changed(spec, run):
-        return f"Container {spec.name} definition changed, will be restarted", None, True
+        why = "resize requires restart" if resized(spec, run) else "definition changed, will be restarted"
+        return f"Container {spec.name} {why}", None, True
     if live.post_start is Hook.FAILED:
         return "FailedPostStartHook", None, False
     if live.unhealthy:

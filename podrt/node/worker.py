@@ -40,6 +40,7 @@ from podrt.node.facts import POD_UID_LABEL, Facts, Failure, gather
 from podrt.node.images import PULL_FAILURES, ImageFailure, ImagePending, PodImages
 from podrt.node.order import containers, restart_due_at
 from podrt.node.plan import plan
+from podrt.node.resizing import Resizer
 from podrt.node.status import pod_status
 from podrt.node.termination import read_message
 
@@ -67,11 +68,17 @@ class PodWorker:
         self._attendant = Attendant(context, self.poke)
         self._images = PodImages(context, self._image_ended)
         self._volumes = volumes.PodVolumes(context, self._directory, self._images.ensure)
+        self._resizer = Resizer(context, self.poke)
         self._messages: dict[str, str] = {}
 
     def poke(self) -> None:
         """Something about the Pod may have changed."""
         self._wake.set()
+
+    def room_made(self) -> None:
+        """Another Pod has ended: a resize may fit now."""
+        if self._resizer.waits:
+            self.poke()
 
     def warn(self, event: EngineEvent) -> None:
         """The engine did something less well than asked for (an rlimit, an OOM score): tell the user."""
@@ -135,6 +142,7 @@ class PodWorker:
                     await self._sleep(nap)
         finally:
             self._attendant.close()
+            self._resizer.close()
             self._volumes.close()
             self._images.close()
 
@@ -151,9 +159,13 @@ class PodWorker:
         if pod is None or pod.metadata.uid != self.uid:
             await self._forced_out()
             return None
+        await self._resizer.run(pod)
+        if (pod := self._context.store.find(Pod, self._namespace, self._name)) is None:
+            return 0
+        pod = self._resizer.allowed(pod)
         facts = self._facts(pod)
         now = time.time()
-        self._last = pod = self._write_status(pod, facts, now)
+        self._last = pod = self._resizer.allowed(self._write_status(pod, facts, now))
         todo = plan(pod, facts, now)
         if not todo.actions:
             return MAX_NAP if todo.wake_at is None else max(todo.wake_at - now, 0.001)

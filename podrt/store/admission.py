@@ -74,6 +74,19 @@ class Admission:
             if text:
                 raise self._forbidden(obj, text)
 
+    def check_resize(self, new: Pod, old: Pod) -> None:
+        """The same of a Pod that asks for other resources. Raises ForbiddenError."""
+        wrong = limits.violations(new, self._ranges(new))
+        if wrong:
+            raise self._forbidden(new, wrong[0] if len(wrong) == 1 else f"[{', '.join(wrong)}]")
+        before = quota.usage(old)
+        if all(name in before and amount <= before[name] for name, amount in quota.usage(new).items()):
+            return
+        for one in self._quotas(new.metadata.namespace):
+            others = (obj for obj in self._objects(new.metadata.namespace) if obj.metadata.uid != new.metadata.uid)
+            if text := quota.refusal(one, new, quota.total(one, others)):
+                raise self._forbidden(new, text)
+
     def _labels(self, namespace: str) -> dict[str, str]:
         found = self._store.find(Namespace, "", namespace)
         return found.metadata.labels if found is not None else {}

@@ -26,6 +26,7 @@ from podrt.model.meta import DeleteOptions, ObjectMeta
 from podrt.model.namespace import Namespace
 from podrt.model.node import Node
 from podrt.model.pod import Pod
+from podrt.model.validation.resize import resized
 from podrt.store.accounts import AccountKeeper
 from podrt.store.admission import Admission
 from podrt.store.namespaces import PROTECTED, NamespaceReaper, first_namespaces
@@ -211,15 +212,35 @@ class Registry:
 
     def update_ephemeral_containers(self, sent: Pod, *, dry_run: bool = False) -> Pod:
         """Add debugging containers to a Pod; nothing else of what was sent counts. Errors as of :meth:`update`."""
+        old = self._addressed(sent)
+        spec = replace(old.spec, ephemeral_containers=sent.spec.ephemeral_containers)
+        new = defaults.pod(replace(old, spec=spec))
+        causes = validation.validate_ephemeral_containers(new, old)
+        return self._change_spec(new, old, causes, dry_run=dry_run)
+
+    def resize(self, sent: Pod, *, dry_run: bool = False) -> Pod:
+        """Ask for other resources of a Pod's containers; nothing else of what was sent counts.
+
+        Errors as of :meth:`update`, and ForbiddenError: limits or quota of the namespace.
+        """
+        old = self._addressed(sent)
+        new = defaults.pod(resized(old, sent))
+        causes = validation.validate_resize(new, old)
+        if not causes:
+            self._admission.check_resize(new, old)
+        return self._change_spec(new, old, causes, dry_run=dry_run)
+
+    def _addressed(self, sent: Pod) -> Pod:
+        """The stored Pod that a request is about."""
         old = self.store.get(Pod, sent.metadata.namespace, sent.metadata.name)
         resource = resource_of(old)
         _check_version(resource, old, sent.metadata.resource_version)
         if sent.metadata.uid and sent.metadata.uid != old.metadata.uid:
             raise _precondition(resource, old, "UID", sent.metadata.uid, old.metadata.uid)
-        spec = replace(old.spec, ephemeral_containers=sent.spec.ephemeral_containers)
-        new = defaults.pod(replace(old, spec=spec))
-        causes = [*validation.validate_ephemeral_containers(new, old), *support.unsupported(new.spec)]
-        _refuse_invalid(resource, new.metadata, causes)
+        return old
+
+    def _change_spec(self, new: Pod, old: Pod, causes: list[Cause], *, dry_run: bool) -> Pod:
+        _refuse_invalid(resource_of(old), new.metadata, [*causes, *support.unsupported(new.spec)])
         if new.spec == old.spec:
             return old
         new = replace(new, metadata=replace(old.metadata, generation=old.metadata.generation + 1))

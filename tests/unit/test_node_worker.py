@@ -30,6 +30,6 @@ async def test_a_failing_round_is_tried_again(monkeypatch: pytest.MonkeyPatch, e
     made._wake = asyncio.Event()
     made._namespace, made._name, made._last = "default", "p", None
     part = SimpleNamespace(close=lambda: None, resume=lambda pod: None)
-    made._attendant = made._volumes = made._images = part
+    made._attendant = made._volumes = made._images = made._resizer = part
     await asyncio.wait_for(made.run(), 5)
     assert len(rounds) == 3

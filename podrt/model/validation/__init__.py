@@ -26,9 +26,17 @@ from podrt.model.validation.causes import Causes
 from podrt.model.validation.meta import delete_options, object_meta_update
 from podrt.model.validation.others import event, namespace, node
 from podrt.model.validation.pod import pod
+from podrt.model.validation.resize import resize_update
 from podrt.model.validation.update import ephemeral_containers_update, pod_update
 
-__all__ = ["Causes", "validate", "validate_delete_options", "validate_ephemeral_containers", "validate_update"]
+__all__ = [
+    "Causes",
+    "validate",
+    "validate_delete_options",
+    "validate_ephemeral_containers",
+    "validate_resize",
+    "validate_update",
+]
 
 
 _RULES: dict[type[Object], Callable[[Any], Causes]] = {
@@ -87,6 +95,11 @@ def validate_update(new: Object, old: Object) -> list[Cause]:
 def validate_ephemeral_containers(new: Pod, old: Pod) -> list[Cause]:
     """Everything that is wrong with the ephemeral containers that ``new`` gives to the Pod ``old``."""
     return ephemeral_containers_update(new, old)
+
+
+def validate_resize(new: Pod, old: Pod) -> list[Cause]:
+    """Everything that is wrong with the resources that ``new`` gives to the containers of the Pod ``old``."""
+    return resize_update(new, old)
 
 
 def validate_delete_options(options: DeleteOptions) -> list[Cause]:
