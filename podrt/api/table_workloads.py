@@ -77,12 +77,13 @@ def controller_revision(value: ControllerRevision, now: float) -> list[Any]:
 
 
 def _job_state(job: Job) -> str:
-    for condition in job.status.conditions:
-        if condition.status != "True":
-            continue
-        if condition.type in ("Complete", "Failed", "Suspended", "FailureTarget", "SuccessCriteriaMet"):
-            return condition.type
-    return "Terminating" if job.metadata.deletion_timestamp else "Running"
+    told = {condition.type for condition in job.status.conditions if condition.status == "True"}
+    for kind in ("Complete", "Failed"):
+        if kind in told:
+            return kind
+    if job.metadata.deletion_timestamp:
+        return "Terminating"
+    return next((kind for kind in ("Suspended", "FailureTarget", "SuccessCriteriaMet") if kind in told), "Running")
 
 
 def job(value: Job, now: float) -> list[Any]:

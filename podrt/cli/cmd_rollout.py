@@ -122,9 +122,9 @@ def _stateful_set(value: dict[str, Any]) -> Verdict:
     wanted, ready = spec.get("replicas", 1), status.get("readyReplicas", 0)
     if ready < wanted:
         return Verdict(f"Waiting for {wanted - ready} pods to be ready...", False)
-    partition = (strategy.get("rollingUpdate") or {}).get("partition") or 0
+    partition = (strategy.get("rollingUpdate") or {}).get("partition")
     updated = status.get("updatedReplicas", 0)
-    if partition:
+    if partition is not None:
         if updated < wanted - partition:
             text = f"Waiting for partitioned roll out to finish: {updated} out of {wanted - partition} new pods "
             return Verdict(text + "have been updated...", False)

@@ -74,15 +74,24 @@ class WorkQueue:
         try:
             again = self._sync(key)
         except PodrtError as error:
-            delay = self.backoff(key)
-            self._failures[key] = self._failures.get(key, 0) + 1
+            delay = self._failed(key)
             logger.info("%s %s/%s: %s; again in %.3f s", key.controller, key.namespace, key.name, error, delay)
-            self.add_after(key, delay)
+        except Exception:
+            # One object that nobody thought of must not hold up all others, or the Pods of the machine.
+            delay = self._failed(key)
+            logger.exception("%s %s/%s: failed; again in %.3f s", key.controller, key.namespace, key.name, delay)
         else:
             self._failures.pop(key, None)
             if again is not None:
                 self.add_after(key, again)
         return True
+
+    def _failed(self, key: Key) -> float:
+        """Bring a key back after its back-off, in seconds."""
+        delay = self.backoff(key)
+        self._failures[key] = self._failures.get(key, 0) + 1
+        self.add_after(key, delay)
+        return delay
 
     def next_due(self) -> float | None:
         """Seconds until the next timer, None if there is none."""
@@ -97,7 +106,7 @@ class WorkQueue:
                 self._ready[key] = None
 
     async def run(self) -> None:
-        """Work until cancelled. An error that is not on purpose ends it: a bug must not be retried in silence."""
+        """Work until cancelled."""
         while True:
             while self.step():
                 await asyncio.sleep(0)

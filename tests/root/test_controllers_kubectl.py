@@ -155,7 +155,7 @@ def jobs(kubectl: Kubectl) -> None:
 
 def sets(kubectl: Kubectl) -> None:
     kubectl("apply", "-f", "-", input=manifest("StatefulSet", "st", replicas=2, serviceName="st"))
-    assert "statefulset rolling update complete 2 pods" in kubectl("rollout", "status", "sts/st", "--timeout=60s")
+    assert "partitioned roll out complete: 2 new pods" in kubectl("rollout", "status", "sts/st", "--timeout=60s")
     assert kubectl("get", "statefulset", "--no-headers").split()[:2] == ["st", "2/2"]
     kubectl("apply", "-f", "-", input=manifest("DaemonSet", "ds"))
     assert "successfully rolled out" in kubectl("rollout", "status", "ds/ds", "--timeout=60s")
