@@ -291,3 +291,60 @@ def test_one_step_never_breaks_a_bound(
     if new.replicas <= replicas:
         assert serving >= min(before_serving, replicas - limits.unavailable)
     assert all(member.replicas >= 0 for member in after)
+
+
+EVENTS = st.tuples(st.sampled_from(["delete", "fail", "crash", "image", "scale", "pause", "step"]), st.integers(0, 6))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    replicas=st.integers(0, 7),
+    surge=st.integers(0, 3),
+    unavailable=st.integers(0, 3),
+    events=st.lists(EVENTS, max_size=10),
+    steps=st.integers(0, 12),
+)
+def test_a_deployment_converges_from_anything(
+    tmp_path_factory: Any, replicas: int, surge: int, unavailable: int, events: list[tuple[str, int]], steps: int
+) -> None:
+    """Whatever happens on the way, at the end there are the Pods of the last template, and no surge was ever passed."""
+    if surge == unavailable == 0:
+        surge = 1
+    world = World(tmp_path_factory.mktemp("roll") / "store.db")
+    try:
+        rolling = {"maxSurge": surge, "maxUnavailable": unavailable}
+        world.apply(workload("Deployment", replicas=replicas, strategy={"rollingUpdate": rolling}))
+        most = [replicas + surge]
+        beyond: list[int] = []
+        world.watch(lambda: beyond.append(len(world.active()) - max(most)))
+        last = "app:1"
+        for event, number in events:
+            world.control(steps)
+            world.node()
+            pods = world.active()
+            if event == "crash":
+                world.restart()
+                world.watch(lambda: beyond.append(len(world.active()) - max(most)))
+            elif event == "image":
+                last = "broken" if number == 6 else f"app:{number}"
+                image(world, "web", last)
+            elif event == "scale":
+                replicas = number
+                most.append(replicas + surge)
+                world.change(Deployment, "web", replicas=number)
+            elif event == "pause":
+                world.change(Deployment, "web", paused=bool(number % 2))
+            elif pods and event == "delete":
+                world.registry.delete(Pod, "default", pods[number % len(pods)].metadata.name)
+            elif pods and event == "fail":
+                world.finish(pods[number % len(pods)], "Failed", 1)
+        world.change(Deployment, "web", paused=False)
+        image(world, "web", "app:last")
+        world.settle()
+        assert [pod.spec.containers[0].image for pod in world.active()] == ["app:last"] * replicas
+        assert len(world.ready()) == replicas
+        assert max(beyond, default=0) <= 0
+        told = world.get(Deployment, "web").status
+        assert (told.replicas, told.updated_replicas, told.available_replicas) == (replicas,) * 3
+    finally:
+        world.close()
