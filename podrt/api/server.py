@@ -23,7 +23,7 @@ import msgspec
 from aiohttp import web
 
 from podrt import __version__
-from podrt.api import discovery, logs, negotiate, openapi, query, status, streaming, usage
+from podrt.api import discovery, httplog, logs, negotiate, openapi, query, status, streaming, usage
 from podrt.api.access import Access
 from podrt.api.agent import AgentApi
 from podrt.api.call import CALL, routed, subject_of
@@ -104,7 +104,11 @@ class ApiServer:
         _clear_stale(path)
         # Cancelled when the client goes, so that a watch or a follow does not outlive its reader.
         self._runner = web.AppRunner(
-            self.application(), access_log=None, handler_cancellation=True, shutdown_timeout=_SHUTDOWN
+            self.application(),
+            access_log=None,
+            logger=httplog.server_logger(),
+            handler_cancellation=True,
+            shutdown_timeout=_SHUTDOWN,
         )
         await self._runner.setup()
         listener = _listen(path, self._config.socket_group)

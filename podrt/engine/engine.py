@@ -101,10 +101,6 @@ class Engine:
         for pod in self._machine.sandboxes.values():
             pod.close()
 
-    def expect_launch(self) -> None:
-        """A hint that a sandbox or container will be made in a few milliseconds; costs next to nothing."""
-        self._machine.warm()
-
     # -- sandboxes
 
     async def run_sandbox(self, spec: SandboxSpec) -> SandboxStatus:

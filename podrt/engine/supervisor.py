@@ -16,23 +16,26 @@ import contextlib
 import errno
 import logging
 import os
-import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
 from podrt.config import Config
+from podrt.engine.supervisor_keep import Keep, Known
 from podrt.engine.supervisor_link import Link
+from podrt.engine.supervisor_process import connect, orphan_status, spawn, strangers
 from podrt.errors import LaunchError, UnavailableError
 from podrt.linux import libc, process
-from podrt.supervisor import interpreter, wire
+from podrt.supervisor import wire
 from podrt.supervisor.protocol import MAX_FDS, VERSION, LaunchSpec, Log, ProcessRecord, Stdio
 
 _log = logging.getLogger(__name__)
 
 _START_SECONDS = 20.0
 _REQUEST_SECONDS = 60.0
+_LAUNCH_SECONDS = 300.0
+"""A launch lasts as long as the slowest of its mounts. One that lasts longer hangs: on a dead NFS server, say."""
 _REAP_TRIES = 50
 _REAP_SECONDS = 0.5
 
@@ -50,41 +53,6 @@ class Launched(NamedTuple):
     uid: int | None
     gid: int | None
     groups: tuple[int, ...]
-
-
-class Known(NamedTuple):
-    """A process that the supervisor has on record, as hello tells it."""
-
-    record: ProcessRecord
-    stdio: Stdio
-    log: Log | None
-
-
-class _Keep:
-    """What holds a container's output together while there is no supervisor, and the process itself."""
-
-    __slots__ = ("fds", "known", "master", "pidfd", "waiting")
-
-    def __init__(self, known: Known, pidfd: int, master: int | None) -> None:
-        self.known = known
-        self.pidfd = pidfd
-        self.master = master
-        self.waiting = False
-        """The daemon watches its end itself: it is a process of a dead supervisor."""
-        self.fds: list[int] = []
-        if known.stdio.kind == "fifo":
-            for path in (known.stdio.stdin, known.stdio.stdout, known.stdio.stderr):
-                if path is not None:
-                    with contextlib.suppress(OSError):
-                        self.fds.append(os.open(str(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
-
-    def close(self) -> None:
-        wire.close_all(self.fds)
-        self.fds = []
-        for fd in (self.pidfd, self.master):
-            if fd is not None and fd >= 0:
-                os.close(fd)
-        self.pidfd, self.master = -1, None
 
 
 OnExit = Callable[[ProcessRecord], None]
@@ -110,7 +78,7 @@ class SupervisorClient:
         """Process id of the supervisor."""
         self.processes: dict[str, Known] = {}
         """What the supervisor had on record at the last connection, exited or not; kept up to date afterwards."""
-        self._keeps: dict[str, _Keep] = {}
+        self._keeps: dict[str, Keep] = {}
         self._link = Link(self._on_event, self._on_lost_connection)
         self._child_pidfd = -1
         self._closing = False
@@ -127,9 +95,9 @@ class SupervisorClient:
         """
         # Orphans of a dead supervisor then become this process's children.
         libc.set_subreaper()
-        sock = self._connect()
+        sock = connect(self._config)
         if sock is None:
-            sock = self._spawn()
+            sock = self._start_process()
         self._link.use(sock)
         await self._hello()
 
@@ -159,12 +127,13 @@ class SupervisorClient:
     async def launch(self, spec: LaunchSpec, fds: Sequence[int] = ()) -> Launched:
         """Start a process; ``fds`` stay the caller's. Returns when exec has succeeded.
 
-        Raises LaunchError (nothing is left of the process then), UnavailableError.
+        Raises LaunchError (nothing is left of the process then), UnavailableError also if it takes over 5 minutes (and
+        should it start after all it is killed).
         """
         if len(fds) > MAX_FDS:
             raise LaunchError("start", errno.E2BIG, "", f"{len(fds)} mounts and namespaces; {MAX_FDS} is the most")
         message = {"op": "launch", "spec": wire.spec_to_wire(spec)}
-        reply, received = await self._request(message, fds, timeout=None)
+        reply, received = await self._request(message, fds, timeout=_LAUNCH_SECONDS)
         terminal = bool(reply["terminal"])
         uid, gid, groups = reply["user"] or (None, None, ())
         pid, start_time, pidfd = reply["pid"], reply["start_time"], received[0]
@@ -256,62 +225,10 @@ class SupervisorClient:
 
     # -- the connection
 
-    def _connect(self) -> socket.socket | None:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-        path = self._config.supervisor_socket
-        try:
-            directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                # sun_path holds 107 bytes; by descriptor of the directory a longer path works too.
-                sock.connect(f"/proc/self/fd/{directory}/{path.name}")
-            finally:
-                os.close(directory)
-        except OSError:
-            sock.close()
-            return None
-        return sock
-
-    def _spawn(self) -> socket.socket:
-        """Start a supervisor as a child of this process, in a session of its own; returns the connection to it.
-
-        posix_spawn and not fork: the daemon has threads.
-        """
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        image = interpreter.sealed_copy()
-        log = os.open(
-            self._config.run_dir / "supervisor.log",
-            os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW,
-            0o600,
-        )
-        null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        # Numbers that no dup2 below overwrites before it is used.
-        arguments = [str(self._config.run_dir), str(self._config.netns_dir), "connection=3"]
-        try:
-            pid = os.posix_spawn(
-                f"/proc/self/fd/{image}",
-                interpreter.command_line(arguments),
-                interpreter.environment(),
-                file_actions=_redirections({0: null, 1: log, 2: log, 3: theirs.fileno()}),
-                setsid=True,
-                setsigmask=(),
-                setsigdef=(
-                    signal.SIGPIPE,
-                    signal.SIGXFSZ,
-                    signal.SIGINT,
-                    signal.SIGHUP,
-                    signal.SIGTERM,
-                    signal.SIGCHLD,
-                ),
-            )
-        except OSError as error:
-            ours.close()
-            raise UnavailableError(f"the supervisor can't be started: {error}") from error
-        finally:
-            theirs.close()
-            wire.close_all([image, log, null])
-        self._child_pidfd = os.pidfd_open(pid)
+    def _start_process(self) -> socket.socket:
+        sock, self._child_pidfd = spawn(self._config)
         asyncio.get_running_loop().add_reader(self._child_pidfd, self._on_child_gone)
-        return ours
+        return sock
 
     async def _hello(self) -> None:
         try:
@@ -340,13 +257,13 @@ class SupervisorClient:
                 if identity in masters:
                     os.close(masters[identity])
             else:
-                self._keeps[identity] = _Keep(known, pidfd, masters.get(identity))
+                self._keeps[identity] = Keep(known, pidfd, masters.get(identity))
 
     async def _say_hello(self) -> tuple[dict[str, Any], list[int]]:
         return await self._request({"op": "hello", "version": VERSION}, timeout=_START_SECONDS)
 
     async def _request(
-        self, message: dict[str, Any], fds: Sequence[int] = (), timeout: float | None = _REQUEST_SECONDS
+        self, message: dict[str, Any], fds: Sequence[int] = (), timeout: float = _REQUEST_SECONDS
     ) -> tuple[dict[str, Any], list[int]]:
         if not self._link.connected:
             if self._recovery is None or self._closing or self._recovery is asyncio.current_task():
@@ -369,7 +286,7 @@ class SupervisorClient:
             return
         self.processes[identity] = known
         keeps_output = known.record.kind != "exec"
-        self._keeps[identity] = _Keep(
+        self._keeps[identity] = Keep(
             known if keeps_output else known._replace(stdio=Stdio("null")),
             pidfd,
             os.dup(master) if master is not None and keeps_output else None,
@@ -468,13 +385,13 @@ class SupervisorClient:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._child_gone(), 0.5)
         before = dict(self.processes)
-        sock = self._connect()
+        sock = connect(self._config)
         if sock is not None:
             self._link.use(sock)
             await self._hello()
         else:
             _log.error("the supervisor has died; starting a new one")
-            self._link.use(self._spawn())
+            self._link.use(self._start_process())
             await self._hello()
             self._start_reaping()
         found = self.processes
@@ -503,15 +420,15 @@ class SupervisorClient:
         """After a supervisor's death its children are ours. Those on record are waited for by pidfd; the rest, which it
         was just launching or had inherited itself, would stay zombies for as long as the daemon lives."""
         while True:
-            strangers = _strangers({self.pid, *(keep.known.record.pid for keep in self._keeps.values())})
-            for pid in strangers:
+            left = strangers({self.pid, *(keep.known.record.pid for keep in self._keeps.values())})
+            for pid in left:
                 with contextlib.suppress(ChildProcessError):
                     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
-            if not strangers and not any(keep.waiting for keep in self._keeps.values()):
+            if not left and not any(keep.waiting for keep in self._keeps.values()):
                 return
             await asyncio.sleep(_REAP_SECONDS)
 
-    async def _adopt(self, keep: _Keep) -> None:
+    async def _adopt(self, keep: Keep) -> None:
         known = keep.known
         self._wait_for(keep)
         if known.record.kind == "exec" or known.stdio.kind == "null":
@@ -525,22 +442,22 @@ class SupervisorClient:
         }
         await self._request(message, fds)
 
-    def _wait_for(self, keep: _Keep) -> None:
+    def _wait_for(self, keep: Keep) -> None:
         if not keep.waiting:
             keep.waiting = True
             asyncio.get_running_loop().add_reader(keep.pidfd, self._on_orphan_gone, keep)
 
-    def _on_orphan_gone(self, keep: _Keep) -> None:
+    def _on_orphan_gone(self, keep: Keep) -> None:
         asyncio.get_running_loop().remove_reader(keep.pidfd)
         task = asyncio.get_running_loop().create_task(self._finish_orphan(keep))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    async def _finish_orphan(self, keep: _Keep) -> None:
+    async def _finish_orphan(self, keep: Keep) -> None:
         record = keep.known.record
         code: int | None = None
         for _ in range(_REAP_TRIES):
-            code = _orphan_status(keep.pidfd)
+            code = orphan_status(keep.pidfd)
             if code is not None:
                 break
             # Someone else's child: the kernel tells its code only once it is reaped.
@@ -566,49 +483,3 @@ class SupervisorClient:
             break
         keep.waiting = False
         self._finished(record)
-
-
-def _strangers(known: set[int]) -> list[int]:
-    """Children of this process that it did not start itself: they have sessions of their own, its subprocesses share
-    its.
-
-    Found in /proc, for only a look at each leaves the children of others alone.
-    """
-    session = os.getsid(0)
-    found = []
-    for task in os.listdir("/proc/self/task"):
-        try:
-            with open(f"/proc/self/task/{task}/children", encoding="ascii") as file:
-                pids = [int(pid) for pid in file.read().split()]
-        except OSError:
-            # The thread has ended, or the kernel has no such file (CONFIG_PROC_CHILDREN).
-            continue
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                if pid not in known and os.getsid(pid) != session:
-                    found.append(pid)
-    return found
-
-
-def _orphan_status(pidfd: int) -> int | None:
-    """The status of an ended process, -N for signal N, reaping it if it is our child; None if nobody can tell (yet)."""
-    try:
-        info = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
-    except ChildProcessError:
-        return libc.pidfd_exit_info(pidfd)
-    if info is None:
-        return None
-    return info.si_status if info.si_code == os.CLD_EXITED else -info.si_status
-
-
-def _redirections(wanted: dict[int, int]) -> list[Any]:
-    """dup2 actions for posix_spawn that are right even where a source has one of the target numbers."""
-    actions: list[tuple[int, ...]] = []
-    moved = {}
-    for offset, (target, source) in enumerate(sorted(wanted.items())):
-        high = 900 + offset
-        actions.append((os.POSIX_SPAWN_DUP2, source, high))
-        moved[target] = high
-    for target, high in moved.items():
-        actions.append((os.POSIX_SPAWN_DUP2, high, target))
-    return [*actions, *((os.POSIX_SPAWN_CLOSE, high) for high in moved.values())]

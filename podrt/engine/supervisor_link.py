@@ -85,7 +85,10 @@ class Link:
                 return await future
         except TimeoutError:
             self._abandon(seq, future)
-            raise UnavailableError(f"the supervisor did not answer {message['op']} in {timeout} s") from None
+            raise UnavailableError(
+                f"the supervisor did not answer {message['op']} in {timeout:g} s: it is stopped, or what it started "
+                "hangs in the kernel; supervisor.log and /proc/PID/stack may tell where"
+            ) from None
         except asyncio.CancelledError:
             self._abandon(seq, future)
             raise

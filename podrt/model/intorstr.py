@@ -1,28 +1,12 @@
-"""IntOrString fields: ports by number or name, counts or percentages."""
+"""IntOrString fields that are counts or percentages. Ports by number or name are resolved by ``node.handlers``."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 from podrt.model.base import IntOrString
-from podrt.model.container import ContainerPort
 
 _PERCENT = re.compile(r"([0-9]{1,9})%", re.ASCII)
-
-
-def resolve_port(port: IntOrString, ports: Iterable[ContainerPort]) -> int:
-    """The number of a container port given by number or name. Raises ValueError that names the port."""
-    if isinstance(port, int):
-        number = port
-    else:
-        named = [candidate.container_port for candidate in ports if candidate.name == port]
-        if not named:
-            raise ValueError(f'the container has no port named "{port}"')
-        number = named[0]
-    if not 1 <= number <= 65535:
-        raise ValueError(f"port {number} is not between 1 and 65535")
-    return number
 
 
 def scaled(value: IntOrString, total: int, *, round_up: bool) -> int:

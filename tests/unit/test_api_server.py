@@ -439,3 +439,15 @@ async def test_node_usage(api: Harness) -> None:
     assert code == 200 and found["kind"] == "NodeMetricsList"
     assert found["items"][0]["usage"] == {"cpu": "0n", "memory": "4Ki"}
     assert (await api.call("GET", "/apis/metrics.k8s.io/v1beta1/nodes/nope"))[0] == 404
+
+
+@pytest.mark.parametrize("sent", [b"GET / HTTP/nine\r\n\r\n", b"GET / HTTP/1.1\r\nA\x00B\x1b[2J: c\r\n\r\n"])
+async def test_what_is_not_http_is_one_line(api: Harness, caplog: pytest.LogCaptureFixture, sent: bytes) -> None:
+    caplog.set_level(logging.INFO)
+    reader, writer = await asyncio.open_unix_connection(str(api.config.socket))
+    writer.write(sent)
+    assert b" 400 " in await reader.readline()
+    writer.close()
+    (record,) = [record for record in caplog.records if record.name == "podrt.api.http"]
+    assert record.levelno == logging.INFO and record.exc_info is None
+    assert record.getMessage().startswith("a client sent what is not HTTP: ") and record.getMessage().isprintable()
