@@ -39,9 +39,9 @@ packages_key() { { cat requirements-build.lock "${@:2}"; echo "$1"; } | sha256su
 
 has_systemd() { [[ -d /run/systemd/system ]]; }
 
-# write_unit FILE BIN DOC: the systemd unit with its paths filled in.
+# write_unit FILE BIN DOC [LIB]: the systemd unit of that name with its paths filled in.
 write_unit() {
-    sed -e "s|@BIN@|$2|" -e "s|@DOC@|$3|" packaging/podrtd.service >"$1"
+    sed -e "s|@BIN@|$2|" -e "s|@DOC@|$3|" -e "s|@LIB@|${4:-}|" "packaging/${1##*/}" >"$1"
     chmod 644 "$1"
 }
 

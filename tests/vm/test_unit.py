@@ -109,3 +109,18 @@ def test_upgrade_by_reinstall_leaves_pods_running(installed: Installed, tmp_path
     undisturbed(installed, before)
     installed.apply(pod("new"))
     installed.wait_for("new", "Running")
+
+
+def test_stopping_the_pods_ends_them_all_and_they_come_back(installed: Installed) -> None:
+    """What a shutdown does, in time: the first process of this container ignores SIGTERM."""
+    installed.apply(pod("stubborn", container(script="trap '' TERM; while :; do sleep 1; done")))
+    installed.wait_for("stubborn", "Running")
+    supervisor = installed.info["supervisorPid"]
+    systemctl("stop", "podrt-pods.service")
+    assert show("ActiveState") == "inactive"
+    assert not Path(f"/proc/{supervisor}").exists()
+    assert not (Path("/sys/fs/cgroup/podrt/cgroup.procs").read_text())
+    assert "populated 0" in Path("/sys/fs/cgroup/podrt/cgroup.events").read_text()
+    systemctl("start", "podrt-pods.service")
+    installed.start()
+    installed.wait_for("stubborn", lambda found: restarts(found) == 1 and "running" in status(found)["state"], 60)

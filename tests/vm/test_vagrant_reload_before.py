@@ -1,4 +1,4 @@
-"""Makes the Pods that ``test_after_reboot.py`` looks for once the machine was started anew."""
+"""Makes the Pods that ``test_vagrant_reload_after.py`` looks for once the machine was started anew."""
 
 from __future__ import annotations
 
