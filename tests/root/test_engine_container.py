@@ -23,6 +23,7 @@ from podrt.engine.specs import (
 )
 from podrt.errors import ConflictError, InvalidError, LaunchError, NotFoundError
 from tests.framework.engine import Lab, eventually
+from tests.framework.patience import scaled
 
 MIB = 1 << 20
 
@@ -89,7 +90,7 @@ async def test_commands_that_cannot_be_executed(lab: Lab, command: tuple[str, ..
     with pytest.raises(LaunchError, match=message) as caught:
         await lab.engine.start_container(container)
     assert caught.value.step == step
-    status = await asyncio.wait_for(lab.engine.wait_container(container), 5)
+    status = await asyncio.wait_for(lab.engine.wait_container(container), scaled(5))
     assert (status.state, status.exit_code, status.reason) == (ContainerState.EXITED, 128, "StartError")
     assert status.started_at == 0
 
@@ -109,7 +110,7 @@ async def test_killed_by_a_signal(lab: Lab, number: int) -> None:
     sandbox = await lab.sandbox(pid=NamespaceMode.POD)
     container = await lab.run(sandbox, "c")
     os.kill(lab.engine.container_status(container).pid, number)
-    status = await asyncio.wait_for(lab.engine.wait_container(container), 10)
+    status = await asyncio.wait_for(lab.engine.wait_container(container), scaled(10))
     assert (status.exit_code, status.reason) == (128 + number, "Error")
 
 
@@ -120,7 +121,7 @@ async def test_stop_with_grace_and_handler(lab: Lab) -> None:
     await eventually(lambda: "ready" in lab.log(container))
     begin = time.monotonic()
     await lab.engine.stop_container(container, 10)
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < scaled(2)
     assert lab.engine.container_status(container).exit_code == 4
     assert lab.log(container).split() == ["ready", "bye"]
     await lab.engine.stop_container(container, 10)
@@ -134,14 +135,14 @@ async def test_stop_kills_after_grace_and_a_second_call_shortens(lab: Lab) -> No
     await eventually(lambda: "ready" in lab.log(first) and "ready" in lab.log(second))
     begin = time.monotonic()
     await lab.engine.stop_container(first, 0.3)
-    assert 0.3 <= time.monotonic() - begin < 2
+    assert 0.3 <= time.monotonic() - begin < scaled(2)
     assert lab.engine.container_status(first).exit_code == 137
     begin = time.monotonic()
     patient = asyncio.create_task(lab.engine.stop_container(second, 60))
     await asyncio.sleep(0.05)
     await lab.engine.stop_container(second, 0.2)
     await patient
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < scaled(5)
 
 
 async def test_stop_signal_of_spec_and_by_name(lab: Lab) -> None:
@@ -157,7 +158,7 @@ async def test_stop_signal_of_spec_and_by_name(lab: Lab) -> None:
 async def test_what_the_first_process_leaves_is_killed(lab: Lab) -> None:
     sandbox = await lab.sandbox(pid=NamespaceMode.POD)
     container = await lab.run(sandbox, "c", "sh", "-c", "setsid sleep 1000 & echo $!; exec sleep 0.1")
-    status = await asyncio.wait_for(lab.engine.wait_container(container), 10)
+    status = await asyncio.wait_for(lab.engine.wait_container(container), scaled(10))
     assert status.exit_code == 0
     other = await lab.run(sandbox, "d")
     assert "sleep" not in await lab.sh(other, "ps -eo comm=")

@@ -14,6 +14,7 @@ import pytest_asyncio
 
 from podrt.engine.specs import ContainerState, NamespaceMode, SandboxState
 from tests.framework.engine import Lab, eventually
+from tests.framework.patience import scaled
 
 
 @pytest_asyncio.fixture
@@ -68,7 +69,7 @@ async def test_exits_while_no_daemon_runs_are_true(lab: Lab) -> None:
     lab.engine = lab._engine()
     await lab.engine.start()
     for code, container in containers.items():
-        status = await asyncio.wait_for(lab.engine.wait_container(container), 5)
+        status = await asyncio.wait_for(lab.engine.wait_container(container), scaled(5))
         assert status.exit_code == code
         assert lab.log(container) == "end\n"
     assert lab.engine.container_status(killed).exit_code == 137
@@ -79,7 +80,7 @@ async def test_an_exit_in_the_middle_of_recovery(lab: Lab, monkeypatch: pytest.M
     container = await lab.run(sandbox, "c", "sh", "-c", "sleep 0.3; exit 5")
     monkeypatch.setattr("podrt.engine.launch.compile_default_filter", lambda: time.sleep(0.6))
     await lab.restart()
-    status = await asyncio.wait_for(lab.engine.wait_container(container), 5)
+    status = await asyncio.wait_for(lab.engine.wait_container(container), scaled(5))
     assert (status.exit_code, status.reason) == (5, "Error")
 
 
@@ -94,7 +95,7 @@ async def test_memory_that_ran_out_while_no_daemon_ran(lab: Lab) -> None:
     await asyncio.sleep(1)
     lab.engine = lab._engine()
     await lab.engine.start()
-    status = await asyncio.wait_for(lab.engine.wait_container(hog), 5)
+    status = await asyncio.wait_for(lab.engine.wait_container(hog), scaled(5))
     assert (status.reason, status.exit_code) == ("OOMKilled", 137)
 
 
@@ -104,7 +105,7 @@ async def test_no_log_line_is_lost_or_doubled_over_a_restart(lab: Lab) -> None:
     for _ in range(3):
         await asyncio.sleep(0.1)
         await lab.restart()
-    await asyncio.wait_for(lab.engine.wait_container(container), 20)
+    await asyncio.wait_for(lab.engine.wait_container(container), scaled(20))
     numbers = chatter(lab, container)
     assert sorted(numbers) == list(range(numbers and min(numbers), len(numbers) + min(numbers)))
     assert len(numbers) == 1500
@@ -136,9 +137,9 @@ async def test_killed_supervisor(lab: Lab) -> None:
     await kill_supervisor(lab)
     assert lab.engine.container_status(steady).pid == pid
     assert os.path.exists(f"/proc/{pid}")
-    assert (await asyncio.wait_for(lab.engine.wait_container(ending), 10)).exit_code == 6
+    assert (await asyncio.wait_for(lab.engine.wait_container(ending), scaled(10))).exit_code == 6
     assert (await lab.engine.exec_sync(steady, ["echo", "hi"])).stdout == b"hi\n"
-    await asyncio.wait_for(lab.engine.wait_container(talker), 20)
+    await asyncio.wait_for(lab.engine.wait_container(talker), scaled(20))
     assert set(chatter(lab, talker)) >= set(range(2, 1500))
     assert lab.engine.sandbox_status(sandbox.id).state is SandboxState.READY
     await lab.engine.stop_container(steady, 0)
@@ -164,13 +165,13 @@ async def test_supervisor_and_engine_both_gone(lab: Lab) -> None:
     await lab.engine.start()
     assert lab.engine.container_status(steady).state is ContainerState.RUNNING
     assert lab.engine.container_status(steady).pid == pids[steady]
-    status = await asyncio.wait_for(lab.engine.wait_container(gone), 5)
+    status = await asyncio.wait_for(lab.engine.wait_container(gone), scaled(5))
     assert (status.exit_code, status.reason) == (137, "ContainerStatusUnknown")
     length = len(lab.log(talker))
     await eventually(lambda: len(lab.log(talker)) > length + 100)
     assert (await lab.engine.exec_sync(steady, ["true"])).code == 0
     os.kill(pids[steady], signal.SIGTERM)
-    assert (await asyncio.wait_for(lab.engine.wait_container(steady), 10)).exit_code == 143
+    assert (await asyncio.wait_for(lab.engine.wait_container(steady), scaled(10))).exit_code == 143
     assert lab.engine.sandbox_status(sandbox.id).state is SandboxState.READY
 
 

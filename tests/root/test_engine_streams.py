@@ -15,6 +15,7 @@ from podrt.engine.logs import LogOptions, read_log
 from podrt.engine.specs import ContainerState, EventKind, NamespaceMode, Security
 from podrt.errors import DeadlineError, LaunchError
 from tests.framework.engine import Lab, eventually
+from tests.framework.patience import scaled
 
 
 @pytest_asyncio.fixture
@@ -72,7 +73,7 @@ async def test_exec_sync_times_out_and_kills_the_tree(lab: Lab) -> None:
     begin = time.monotonic()
     with pytest.raises(DeadlineError, match=r"did not end in 0\.3 s"):
         await lab.engine.exec_sync(container, ["sh", "-c", "sleep 777 & sleep 778; true"], timeout=0.3)
-    assert time.monotonic() - begin < 3
+    assert time.monotonic() - begin < scaled(3)
     assert "sleep 77" not in await lab.sh(container, "ps -eo args | grep -v grep")
 
 
@@ -81,7 +82,7 @@ async def test_exec_that_leaves_a_child_with_the_pipe(lab: Lab) -> None:
     begin = time.monotonic()
     result = await lab.engine.exec_sync(container, ["sh", "-c", "sleep 60 & echo done"])
     assert result.stdout == b"done\n"
-    assert time.monotonic() - begin < 3
+    assert time.monotonic() - begin < scaled(3)
 
 
 async def test_exec_with_stdin(lab: Lab) -> None:
@@ -132,7 +133,7 @@ async def test_execs_end_with_their_container(lab: Lab) -> None:
     container = await lab.run(await lab.sandbox(), "c")
     session = await lab.engine.exec(container, ["sleep", "999"])
     await lab.engine.stop_container(container, 0)
-    assert await asyncio.wait_for(session.wait(), 5) == 137
+    assert await asyncio.wait_for(session.wait(), scaled(5)) == 137
     await session.close()
 
 
@@ -160,7 +161,7 @@ async def test_attach_to_pipes(lab: Lab) -> None:
     await two.close()
     await one.close_stdin()
     assert await read_until(one.stdout, b"closed\n") == b"closed\n"
-    assert await asyncio.wait_for(one.wait(), 5) == 0
+    assert await asyncio.wait_for(one.wait(), scaled(5)) == 0
     await one.close()
     assert lab.log(container).split() == ["out", "a", "err", "a", "closed"] or "closed" in lab.log(container)
 
@@ -202,7 +203,7 @@ async def test_the_end_of_the_log_is_there_when_the_exit_is_told(lab: Lab) -> No
     for number in range(5):
         container = await lab.run(sandbox, f"c{number}", "sh", "-c", "seq 1 20000")
         while True:
-            event = await asyncio.wait_for(events.get(), 20)
+            event = await asyncio.wait_for(events.get(), scaled(20))
             if event.kind is EventKind.CONTAINER_STOPPED:
                 break
         assert lab.engine.container_status(container).state is ContainerState.EXITED

@@ -25,6 +25,7 @@ from podrt.errors import ConflictError, ExhaustedError, InvalidError
 from podrt.linux import libc, mount, namespace, netlink
 from podrt.network import forward
 from podrt.network.bridge import Attachment, BridgeNetwork, Port, host_ifname
+from tests.framework.patience import scaled
 
 Result = TypeVar("Result")
 
@@ -299,14 +300,14 @@ def test_cve_2020_10749_and_13401_router_advertisements(lab: Lab, accept: str) -
 
 def test_the_first_pod_is_reached_from_outside_at_once(lab: Lab) -> None:
     lab.serve(lab.host, 80)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + scaled(10)
     while fetch(lab.world, HOST_V6, 80) != WORLD_V6:  # the test's own link
         assert time.monotonic() < deadline
     pod = lab.pod("one", [Port(80, 8080)])
     lab.serve(pod.netns, 80)
     start = time.monotonic()
     assert fetch(lab.world, HOST_V6, 8080) == WORLD_V6
-    assert time.monotonic() - start < 0.8
+    assert time.monotonic() - start < scaled(0.8)
 
 
 def test_host_port_conflicts(lab: Lab) -> None:
@@ -478,7 +479,7 @@ async def test_port_forwarding(lab: Lab) -> None:
     lab.serve(pod.netns, 81, "::1")
     for port, expected in ((80, b"127.0.0.1"), (81, b"::1")):
         reader, writer = await forward.connect_port(pod.path, port)
-        assert await asyncio.wait_for(reader.read(), 5) == expected
+        assert await asyncio.wait_for(reader.read(), scaled(5)) == expected
         writer.close()
         await writer.wait_closed()
     with pytest.raises(ConnectionRefusedError, match="localhost:82 in the Pod"):

@@ -12,6 +12,7 @@ import pytest
 
 from tests.framework.client import ApiError
 from tests.framework.daemon import Daemon, eventually
+from tests.framework.patience import scaled
 from tests.framework.pods import BUSYBOX, container, pod, restarts, status, terminated
 
 
@@ -124,7 +125,7 @@ def test_grace_period_is_given_and_shortened(shared_daemon: Daemon) -> None:
     assert shared_daemon.pod("stubborn")["metadata"]["deletionGracePeriodSeconds"] == 300
     started = time.monotonic()
     shared_daemon.delete("stubborn", grace=1)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < scaled(10)
 
 
 def test_a_polite_container_ends_at_once(shared_daemon: Daemon) -> None:
@@ -133,7 +134,7 @@ def test_a_polite_container_ends_at_once(shared_daemon: Daemon) -> None:
     time.sleep(0.3)
     started = time.monotonic()
     shared_daemon.delete("polite")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < scaled(5)
 
 
 @pytest.mark.fields("spec.activeDeadlineSeconds", "status.reason", "status.message")

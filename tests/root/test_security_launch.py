@@ -18,6 +18,7 @@ from podrt.supervisor import setup
 from podrt.supervisor.processes import Process
 from podrt.supervisor.protocol import LaunchSpec, ProcessRecord, Stdio
 from podrt.supervisor.supervisor import _pidfd
+from tests.framework.patience import scaled
 from tests.framework.supervisor import SupervisorBox
 
 
@@ -36,7 +37,7 @@ async def test_a_descriptor_that_is_missing(box: SupervisorBox, kind: str) -> No
     goes on as a second supervisor."""
     spec = LaunchSpec("c", "container", join=((kind, 99),), argv=("true",), stdio=Stdio("null"))
     with pytest.raises(LaunchError):
-        await asyncio.wait_for(box.client.launch(spec), 10)
+        await asyncio.wait_for(box.client.launch(spec), scaled(10))
     assert box.children() == []
     assert await box.run("after", "echo here") == "here\n"
 
