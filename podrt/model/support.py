@@ -265,15 +265,14 @@ STATUS: dict[str, Support] = {
     **dict.fromkeys((f"status.{name}" for name in PodStatus.__struct_encode_fields__), YES),
     **dict.fromkeys((f"status.containerStatuses[].{name}" for name in ContainerStatus.__struct_encode_fields__), YES),
     "status.nominatedNodeName": _accepted(_NEVER_SET + "there is no second node to wait for"),
-    "status.resize": _accepted(_NEVER_SET + "deprecated"),
-    "status.allocatedResources": _accepted(_NEVER_SET + "resources of a running Pod can't be changed yet"),
-    "status.resources": _accepted(_NEVER_SET + "resources of a running Pod can't be changed yet"),
+    "status.resize": _accepted(
+        _NEVER_SET + "deprecated; the conditions PodResizePending and PodResizeInProgress tell it"
+    ),
+    "status.allocatedResources": _accepted(_NEVER_SET + "it goes with spec.resources; containers have theirs"),
+    "status.resources": _accepted(_NEVER_SET + "it goes with spec.resources; containers have theirs"),
     "status.resourceClaimStatuses": _NO_DRA,
     "status.extendedResourceClaimStatus": _NO_DRA,
     "status.nodeAllocatableResourceClaimStatuses": _NO_DRA,
-    "status.containerStatuses[].allocatedResources": _accepted(
-        _NEVER_SET + "resources of a running Pod can't be changed yet"
-    ),
     "status.containerStatuses[].allocatedResourcesStatus": _NO_DRA,
 }
 """The same of what podrt writes itself; here SUPPORTED means that it is told as a kubelet tells it."""

@@ -45,6 +45,7 @@ def settled(found: dict[str, Any]) -> bool:
     return not condition(found, "PodResizePending") and not condition(found, "PodResizeInProgress")
 
 
+@pytest.mark.fields("status.containerStatuses[].allocatedResources", "status.containerStatuses[].resources")
 def test_up_and_down_without_a_restart(shared_daemon: Daemon) -> None:
     shared_daemon.apply(pod("box", container(resources=SMALL)))
     before = shared_daemon.wait_for("box", "Running")
