@@ -20,7 +20,7 @@ import yaml
 
 from tests.framework.daemon import Daemon, eventually
 from tests.framework.patience import scaled
-from tests.framework.pods import BUSYBOX, container
+from tests.framework.pods import BUSYBOX, container, pod
 
 KUBECTL = os.environ.get("PODRT_KUBECTL") or shutil.which("kubectl")
 Kubectl = Callable[..., str]
@@ -28,11 +28,11 @@ Kubectl = Callable[..., str]
 
 def manifest(kind: str = "Deployment", name: str = "web", **spec: Any) -> str:
     labels = {"app": name}
-    pod = {
+    spec_of_pod = {
         "terminationGracePeriodSeconds": 1,
         "containers": [container(script="echo up; trap 'exit' TERM; sleep 9999 & wait")],
     }
-    template = {"metadata": {"labels": labels}, "spec": pod}
+    template = {"metadata": {"labels": labels}, "spec": spec_of_pod}
     document = {
         "apiVersion": "apps/v1",
         "kind": kind,
@@ -91,9 +91,26 @@ def test_stock_kubectl(served: Daemon, tmp_path: Path) -> None:
         assert ran.returncode == code, f"kubectl {args}: {ran.returncode}\n{ran.stdout}{ran.stderr}"
         return ran.stdout + ran.stderr
 
+    pods(kubectl)
     rolled_out(kubectl)
     jobs(kubectl)
     sets(kubectl)
+
+
+def pods(kubectl: Kubectl) -> None:
+    assert kubectl("apply", "-f", "-", input=yaml.safe_dump(pod("one"))) == "pod/one created\n"
+    assert "condition met" in kubectl("wait", "--for=condition=Ready", "pod/one", "--timeout=60s")
+    assert kubectl("get", "pod", "one", "--no-headers").split()[:4] == ["one", "1/1", "Running", "0"]
+    assert kubectl("exec", "one", "--", "sh", "-c", "echo inside") == "inside\n"
+    assert "exit code 7" in kubectl("exec", "one", "--", "sh", "-c", "exit 7", code=7)
+    assert kubectl("exec", "-i", "one", "--", "cat", input="typed").startswith("typed")
+    described = kubectl("describe", "pod", "one")
+    assert "Container ID:" in described and "Started" in described
+    assert "Started" in kubectl("events", "--for", "pod/one")
+    assert f"node/{kubectl('get', 'nodes', '-o', 'name').strip()[5:]}" in kubectl("get", "nodes", "-o", "name")
+    assert "one" in kubectl("top", "pod", "one")
+    assert "deployments" in kubectl("api-resources", "--api-group=apps")
+    assert 'pod "one" deleted' in kubectl("delete", "pod", "one")
 
 
 def rolled_out(kubectl: Kubectl) -> None:
