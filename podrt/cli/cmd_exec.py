@@ -11,7 +11,7 @@ import click
 from podrt.cli import options
 from podrt.cli.cmd_logs import default_container
 from podrt.cli.errors import CliError
-from podrt.cli.resources import PODS, pod_name
+from podrt.cli.resources import PODS, pod_of
 from podrt.cli.session import Session, err
 from podrt.cli.streams import PROTOCOL, Detached
 from podrt.cli.streams import Session as StreamSession
@@ -44,7 +44,7 @@ def exec_(
     session: Session, pod: str, command: tuple[str, ...], container: str, use_stdin: bool, tty: bool, quiet: bool
 ) -> int:
     """Run a command in a container; its exit code is this one's: exec web -- ls /, exec -it web -- sh."""
-    name = pod_name(pod)
+    name = pod_of(session.client, session.namespace, pod)
     container = container or _container(session, name, quiet)
     return stream(session, name, "exec", container, use_stdin, tty, command=command)
 
@@ -59,7 +59,7 @@ def exec_(
 @click.pass_obj
 def attach(session: Session, pod: str, container: str, use_stdin: bool, tty: bool, quiet: bool) -> int:
     """Attach to the first process of a container. Ctrl-P Ctrl-Q detaches (with -it)."""
-    name = pod_name(pod)
+    name = pod_of(session.client, session.namespace, pod)
     value = session.client.get(PODS.item(session.namespace, name))
     container = container or default_container(value, quiet)
     return attach_to(session, value, container, use_stdin, tty, quiet)

@@ -14,7 +14,7 @@ from podrt.cli import options
 from podrt.cli.client import Client
 from podrt.cli.errors import CliError
 from podrt.cli.printers import objects_of
-from podrt.cli.resources import PODS, pod_name
+from podrt.cli.resources import PODS, pod_of
 from podrt.cli.session import Session, err
 
 _MAX_STREAMS = 5
@@ -115,9 +115,9 @@ def _sources(
 ) -> list[_Source]:
     """Which streams are meant. One pod without --all-containers needs no look-up: the server chooses or objects."""
     if pod is not None and container:
-        return [_Source(pod_name(pod), container)]
+        return [_Source(pod_of(session.client, session.namespace, pod), container)]
     if pod is not None:
-        value = session.client.get(PODS.item(session.namespace, pod_name(pod)))
+        value = session.client.get(PODS.item(session.namespace, pod_of(session.client, session.namespace, pod)))
         return _of_pod(value, all_containers, container)
     found = session.client.get(PODS.collection(session.namespace), {"labelSelector": selector})
     sources = [source for item in objects_of(found) for source in _of_pod(item, all_containers, container)]

@@ -16,7 +16,7 @@ import click
 
 from podrt.cli import options
 from podrt.cli.errors import CliError
-from podrt.cli.resources import PODS, pod_name
+from podrt.cli.resources import PODS, pod_of
 from podrt.cli.session import Session, err, out
 from podrt.cli.websocket import WebSocket
 
@@ -58,7 +58,7 @@ def parse_ports(args: tuple[str, ...]) -> list[PortPair]:
 @click.pass_obj
 def port_forward(session: Session, pod: str, ports: tuple[str, ...], address: str) -> None:
     """Forward local ports to a pod: port-forward web 8080:80, port-forward web :80. Ctrl-C ends it."""
-    name = pod_name(pod)
+    name = pod_of(session.client, session.namespace, pod)
     pairs = parse_ports(ports)
     value = session.client.get(PODS.item(session.namespace, name))
     phase = (value.get("status") or {}).get("phase")

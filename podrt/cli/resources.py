@@ -6,7 +6,7 @@ Knowing pods and their like saves ``podrt get pods`` the discovery requests that
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from podrt.cli.client import Client, quote
 from podrt.cli.errors import ApiError, CliError
@@ -165,6 +165,35 @@ def _slash_targets(client: Client, args: Sequence[str]) -> list[Target]:
             raise CliError(f'arguments in resource/name form must have a single resource and name, not "{arg}"')
         targets.append(Target(find(client, word), (name,)))
     return targets
+
+
+def pod_of(client: Client, namespace: str, arg: str) -> str:
+    """The name of the Pod that ``NAME``, ``pod/NAME`` or ``deployment/NAME`` means: of a workload's Pods the one that
+    has been ready for longest. Says on stderr which it took of several. Raises CliError if there is none.
+    """
+    word, slash, name = arg.partition("/")
+    resource = find(client, word) if slash and name and _match((PODS,), word) is None else PODS
+    if resource not in WORKLOADS or resource == CRON_JOBS:
+        return pod_name(arg)
+    from podrt.cli.describe_workload import selector_text
+
+    selector = selector_text((client.get(resource.item(namespace, name)).get("spec") or {}).get("selector"))
+    found = client.get(PODS.collection(namespace), {"labelSelector": selector}).get("items") or []
+    if not found:
+        raise CliError(f"{arg} has no pods")
+
+    def rank(pod: dict[str, Any]) -> tuple[bool, bool, str]:
+        conditions = (pod.get("status") or {}).get("conditions") or ()
+        ready = next((one for one in conditions if one.get("type") == "Ready" and one.get("status") == "True"), None)
+        since = (ready or {}).get("lastTransitionTime") or pod["metadata"].get("creationTimestamp", "")
+        return ready is None, "deletionTimestamp" in pod["metadata"], str(since)
+
+    chosen = str(min(found, key=rank)["metadata"]["name"])
+    if len(found) > 1:
+        from podrt.cli.session import err
+
+        err(f"Found {len(found)} pods, using pod/{chosen}")
+    return chosen
 
 
 def pod_name(arg: str) -> str:

@@ -193,6 +193,8 @@ def test_podrts_own_verbs(shared_daemon: Daemon, tmp_path: Path) -> None:
     assert made == "deployment.apps/own created\n"
     assert podrt("rollout", "status", "deployment/own").endswith('deployment "own" successfully rolled out\n')
     assert podrt("get", "deploy", "own").splitlines()[1].split()[:4] == ["own", "2/2", "2", "2"]
+    assert eventually(lambda: podrt("logs", "deploy/own") == "up\n")
+    assert podrt("exec", "deployment/own", "--", "echo", "in") == "in\n"
     assert podrt("scale", "deployment/own", "--replicas=1") == "deployment.apps/own scaled\n"
     shared_daemon.cli("image", "tag", BUSYBOX, "localhost/podrt/other:1")
     assert podrt("set", "image", "deployment/own", "busybox=localhost/podrt/other:1").endswith("image updated\n")
