@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any, Self
 from podrt.errors import InvalidError
 
 DEFAULT_CONFIG_FILE = Path("/etc/podrt/config.toml")
+_THRESHOLD = re.compile(r"[0-9]+([KMGT]i?)?|[0-9]{1,2}(\.[0-9]+)?%|100%")
 DEFAULT_SOCKET = Path("/run/podrt/podrt.sock")
 
 
@@ -68,6 +70,14 @@ class Config:
     """Where the files of ``seccompProfile.localhostProfile`` lie; it may not exist."""
     pids_limit: int = 4096
     """Default pids limit of a container; 0 for none."""
+    eviction_memory_available: str = "100Mi"
+    """Pods are evicted while the node has less memory available: a quantity, or percents of all; 0 for never."""
+    eviction_disk_available: str = "10%"
+    """The same of the disk that ``state_dir`` is on."""
+    eviction_period: int = 10
+    """Seconds between two looks at memory and disk, of the node and of Pods with limits."""
+    eviction_pressure_transition: int = 300
+    """Seconds that the node stays under pressure after the shortage is over."""
     allowed_unsafe_sysctls: str = ""
     """Sysctls that Pods may set beside the safe ones, separated by commas; ``net.core.*`` is all that begin so."""
 
@@ -94,6 +104,8 @@ class Config:
             "seccomp_root": root / "seccomp",
             "registry_auth_file": str(root / "auth.json"),
             "image_gc_high": 100,
+            "eviction_memory_available": "0",
+            "eviction_disk_available": "0",
         }
         return cls(**(values | settings))
 
@@ -139,6 +151,11 @@ def _build(values: dict[str, Any], source: str) -> Config:
             raise InvalidError(f"{source}: {key}: {text} is of the wrong address family")
     if not 0 < config.image_gc_low <= config.image_gc_high <= 100:
         raise InvalidError(f"{source}: image_gc_low and image_gc_high: percents, the low one not above the high one")
+    for key in ("eviction_memory_available", "eviction_disk_available"):
+        if not _THRESHOLD.fullmatch(getattr(config, key)):
+            raise InvalidError(f"{source}: {key}: must be like 100Mi or 10%, not {getattr(config, key)!r}")
+    if config.eviction_period < 1:
+        raise InvalidError(f"{source}: eviction_period: must be at least 1")
     if config.registry_parallel < 1:
         raise InvalidError(f"{source}: registry_parallel: must be at least 1")
     if not config.subnet_v4:

@@ -33,9 +33,11 @@ from podrt.node.context import Context
 from podrt.node.facts import MANAGER, MANAGER_LABEL
 from podrt.node.node_status import MAX_IMAGES, NodeInfo
 from podrt.node.order import containers
+from podrt.node.pressure import Pressure
 from podrt.node.qos import QosGroups
 from podrt.node.scheduler import Scheduler
 from podrt.node.static_pods import StaticPods
+from podrt.node.taints import TaintEvictions
 from podrt.node.volumes.token import Signer
 from podrt.node.worker import PodWorker, uid_of
 from podrt.store.events import EventRecorder
@@ -82,6 +84,8 @@ class Agent:
         scheduling = EventRecorder(registry.store, "default-scheduler", self._node.name, ttl=config.event_ttl)
         self._scheduler = Scheduler(registry, scheduling, self._node.name, self._add)
         self._static_pods = StaticPods(config.static_pod_dir, registry, recorder, self._node.name)
+        self._pressure = Pressure(self._context, self._update_node)
+        self._taints = TaintEvictions(registry, recorder)
         self._qos = QosGroups(engine, config.cgroup_root)
         self._workers: dict[str, PodWorker] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -95,6 +99,7 @@ class Agent:
 
     async def start(self) -> None:
         """Register the node, clear away orphans, and start a worker for each stored Pod."""
+        self._pressure.look()
         self._update_node()
         self._claims.start()
         store = self._registry.store
@@ -115,11 +120,13 @@ class Agent:
             self._watched(self._keep_node(), "node status"),
             self._watched(self._static_pods.run(), "static Pods"),
             self._watched(self._qos.run(), "QoS groups"),
+            self._watched(self._pressure.run(), "eviction"),
         ]
 
     async def close(self) -> None:
         """End all tasks. Pods run on."""
         self._closing = True
+        self._taints.close()
         self._subscription.close()
         self._node_subscription.close()
         for source in self._sources:
@@ -143,6 +150,8 @@ class Agent:
         assert (old is None or isinstance(old, Pod)) and (pod is None or isinstance(pod, Pod))
         self._scheduler.note(old, pod)
         self._qos.note(old, pod)
+        if old is not None and pod is not None and old.spec.tolerations != pod.spec.tolerations:
+            self._taints.judge(pod, self._registry.store.find(Node, "", self.node_name))
         if pod is not None and change.old is None and pod.spec.node_name:
             self._add(pod)
         if old is not None and (pod is None or pod.status.phase != old.status.phase or pod.spec is not old.spec):
@@ -159,6 +168,8 @@ class Agent:
         old, new = change.old, change.new
         if not isinstance(old, Node) or not isinstance(new, Node) or _placing(old) != _placing(new):
             self._scheduler.retry()
+        if isinstance(new, Node) and (not isinstance(old, Node) or old.spec.taints != new.spec.taints):
+            self._taints.taints_changed(new)
 
     def _on_source(self, change: Change) -> None:
         """What volumes and variables are made of has changed."""
@@ -170,12 +181,14 @@ class Agent:
             return
         worker = PodWorker(self._context, pod)
         self._workers[pod.metadata.uid] = worker
+        self._taints.judge(pod, self._registry.store.find(Node, "", self.node_name))
         self._tasks[pod.metadata.uid] = self._watched(self._work(worker), f"pod {pod.metadata.name}")
 
     async def _work(self, worker: PodWorker) -> None:
         try:
             await worker.run()
         finally:
+            self._taints.forget(worker.uid)
             self._workers.pop(worker.uid, None)
             self._tasks.pop(worker.uid, None)
 

@@ -26,10 +26,9 @@ from podrt.model.node import (
     NodeStatus,
     NodeSystemInfo,
 )
+from podrt.node import eviction
 
 MAX_PODS = 500
-LOW_MEMORY = 100 * 1024 * 1024
-LOW_DISK_PERCENT = 10
 MAX_IMAGES = 50
 """Images listed in the node's status, the largest first, as the kubelet does."""
 
@@ -41,6 +40,8 @@ class NodeInfo:
         self._config = config
         self.name = config.node_name or socket.gethostname().lower()
         self._addresses: tuple[str, ...] = ()
+        self.pressure: frozenset[str] = frozenset()
+        """MemoryPressure, DiskPressure, if the node is under it."""
 
     def addresses(self) -> tuple[str, ...]:
         """The machine's own addresses, at most one per family, IPv4 first; 127.0.0.1 if there is no other."""
@@ -74,9 +75,7 @@ class NodeInfo:
         )
 
     def _conditions(self, old: NodeStatus) -> tuple[NodeCondition, ...]:
-        disk = shutil.disk_usage(self._config.state_dir)
-        memory_low = psutil.virtual_memory().available < LOW_MEMORY
-        disk_low = disk.free * 100 < disk.total * LOW_DISK_PERCENT
+        memory_low, disk_low = "MemoryPressure" in self.pressure, "DiskPressure" in self.pressure
         threads_low = not _pids_left()
         wanted = (
             ("MemoryPressure", memory_low, "KubeletHasInsufficientMemory", "KubeletHasSufficientMemory", "memory"),
@@ -116,7 +115,10 @@ class NodeInfo:
         if old is None:
             old = Node(metadata=ObjectMeta(name=self.name))
         meta = msgspec.structs.replace(old.metadata, labels={**old.metadata.labels, **labels})
-        return msgspec.structs.replace(old, metadata=meta, status=self.status(old.status, images))
+        others = tuple(taint for taint in old.spec.taints if taint.key not in eviction.TAINTS.values())
+        taints = (*others, *eviction.pressure_taints(self.pressure))
+        spec = old.spec if taints == old.spec.taints else msgspec.structs.replace(old.spec, taints=taints)
+        return msgspec.structs.replace(old, metadata=meta, spec=spec, status=self.status(old.status, images))
 
 
 def _host_addresses(bridge: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from podrt.model.meta import LabelSelector
 from podrt.model.node import Node
 from podrt.model.pod import Pod
-from podrt.model.resources import pod_requests
+from podrt.model.resources import pod_requests, qos_class
 from podrt.model.scheduling import (
     NodeSelectorRequirement,
     NodeSelectorTerm,
@@ -24,6 +24,7 @@ from podrt.model.scheduling import (
 from podrt.model.selectors import LabelSelection
 from podrt.node.resources import parse
 
+MEMORY_PRESSURE_TAINT = "node.kubernetes.io/memory-pressure"
 UNSCHEDULABLE_TAINT = "node.kubernetes.io/unschedulable"
 PORTS = "node(s) didn't have free ports for the requested pod ports"
 ANTI_AFFINITY = "node(s) didn't match pod anti-affinity rules"
@@ -102,6 +103,8 @@ def _taints(pod: Pod, node: Node) -> list[str]:
     if node.spec.unschedulable:
         taints.append(Taint(key=UNSCHEDULABLE_TAINT, effect="NoSchedule"))
     for taint in taints:
+        if taint.key == MEMORY_PRESSURE_TAINT and qos_class(pod.spec) != "BestEffort":
+            continue  # Kubernetes gives such Pods the toleration when they are made
         if not any(tolerates(toleration, taint) for toleration in pod.spec.tolerations):
             if taint.key == UNSCHEDULABLE_TAINT:
                 return ["node(s) were unschedulable"]

@@ -24,6 +24,9 @@ from podrt.node.facts import Container, Facts, ready
 from podrt.node.order import due, over_since
 from podrt.node.stopping import grace_period, stop_all, stop_unfit
 
+EVICTION_GRACE = 1.0
+"""Seconds that the containers of an evicted Pod have to end."""
+
 
 def finished_for_good(pod: Pod) -> bool:
     """Succeeded and Failed are final."""
@@ -72,7 +75,8 @@ def _terminal(pod: Pod, facts: Facts, now: float) -> Plan:
     """A finished Pod keeps its records and logs until it is deleted, and gives its address back."""
     if _any_running(facts):
         ends = [run.finished_at for runs in facts.containers.values() for run in runs]
-        return stop_all(pod, facts, max(ends, default=now) + grace_period(pod), now)
+        grace = EVICTION_GRACE if pod.status.reason == "Evicted" else grace_period(pod)
+        return stop_all(pod, facts, max(ends, default=now) + grace, now)
     return Plan((StopSandbox(facts.sandbox.id),) if facts.sandbox is not None and ready(facts) else ())
 
 

@@ -16,8 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from msgspec.structs import replace
-
+from podrt.engine import threads
 from podrt.engine.specs import Mount, Propagation
 from podrt.errors import AlreadyExistsError, InvalidError, PodrtError
 from podrt.linux.mount_table import mount_points
@@ -28,7 +27,8 @@ from podrt.model.meta import ObjectMeta
 from podrt.model.pod import Pod
 from podrt.model.security import PodSecurityContext
 from podrt.model.storage import PersistentVolumeClaim
-from podrt.model.volume import ProjectedVolumeSource, Volume
+from podrt.model.volume import HostPathVolumeSource, ProjectedVolumeSource, Volume
+from podrt.node import storage
 from podrt.node.images import ImageFailure, ImagePending
 from podrt.node.volumes import (
     atomic,
@@ -40,7 +40,6 @@ from podrt.node.volumes import (
     ownership,
     projected,
     subpath,
-    usage,
 )
 from podrt.node.volumes.contents import Contents
 from podrt.node.volumes.directory import PodDirectory, make_directory
@@ -112,7 +111,7 @@ class PodVolumes:
                 await self._give_to_group(pod, path)
                 return Prepared(path)
             if volume.host_path is not None:
-                return Prepared(host_path.set_up(volume.host_path))
+                return Prepared(await _look(volume.host_path))
             if volume.image is not None:
                 return await self._image(pod, volume)
             if volume.nfs is not None:
@@ -255,27 +254,24 @@ class PodVolumes:
         self._watch_tokens(pod)
 
     def _watch_usage(self, pod: Pod) -> None:
-        """Look at the size of emptyDirs that have a limit, as long as the Pod is there."""
-        watched = usage.limits(pod, self._directory)
-        if watched and (self._watch is None or self._watch.done()):
-            self._watch = asyncio.get_running_loop().create_task(self._evict_excess(pod.metadata, watched))
+        """Look at what the Pod has on disk if that has a limit, as long as the Pod is there."""
+        if storage.bounded(pod) and (self._watch is None or self._watch.done()):
+            self._watch = asyncio.get_running_loop().create_task(self._evict_excess(pod.metadata))
 
-    async def _evict_excess(self, metadata: ObjectMeta, watched: dict[str, tuple[Path, str]]) -> None:
-        store = self._context.store
+    async def _evict_excess(self, metadata: ObjectMeta) -> None:
+        context = self._context
         while True:
-            await asyncio.sleep(usage.PERIOD)
-            try:
-                text = await asyncio.to_thread(usage.excess, watched)
-            except OSError as error:
-                logger.warning("pod %s: the size of its volumes can't be told: %s", metadata.name, error)
-                continue
-            pod = store.find(Pod, metadata.namespace, metadata.name)
+            await asyncio.sleep(context.config.eviction_period)
+            pod = context.store.find(Pod, metadata.namespace, metadata.name)
             if pod is None or pod.metadata.uid != metadata.uid or pod.status.phase in ("Succeeded", "Failed"):
                 return
-            if text:
-                self._context.event(pod, "Warning", "Evicted", text)
-                status = replace(pod.status, phase="Failed", reason="Evicted", message=text)
-                store.update(replace(pod, status=status))
+            try:
+                text = await storage.excess(context, pod, self._directory)
+            except OSError as error:
+                logger.warning("pod %s: what it has on disk can't be told: %s", metadata.name, error)
+                continue
+            if text and context.store.find(Pod, metadata.namespace, metadata.name) is not None:
+                context.fail(pod, "Evicted", text, disrupted=True)
                 return
 
     # Mounts
@@ -373,3 +369,11 @@ def _check_shared(path: Path, propagation: Propagation, container: str) -> None:
             f'container "{container}": path "{path}" is mounted on "{point.path}" but it is not a {kind} mount; '
             f"make it one with: mount --make-rshared {point.path}"
         )
+
+
+async def _look(source: HostPathVolumeSource) -> Path:
+    """Raises Unavailable, also where a file server does not answer."""
+    try:
+        return await threads.patiently(lambda: host_path.set_up(source), f"hostPath: {source.path}")
+    except TimeoutError as error:
+        raise Unavailable(error.strerror or str(error)) from error

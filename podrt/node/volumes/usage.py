@@ -13,9 +13,6 @@ from podrt.model.pod import Pod
 from podrt.node.resources import whole
 from podrt.node.volumes.directory import PodDirectory
 
-PERIOD = 10.0
-"""Seconds between two looks."""
-
 
 def limits(pod: Pod, directory: PodDirectory) -> dict[str, tuple[Path, str]]:
     """(path, sizeLimit) of the volumes on disk that have one. A tmpfs is bounded by its mount."""
