@@ -19,7 +19,7 @@ import signal as signals
 import time
 from pathlib import Path
 
-from podrt.engine import command, ending, launch, parts, undo
+from podrt.engine import command, ending, launch, parts, threads, undo
 from podrt.engine.records import ContainerRecord, Phase, Process
 from podrt.engine.records import save as save_record
 from podrt.engine.signals import parse as parse_signal
@@ -27,6 +27,8 @@ from podrt.engine.specs import ContainerSpec, ContainerStatus, EventKind, Namesp
 from podrt.engine.state import Container, Machine, Sandbox, closing, remove_directory
 from podrt.engine.undo import UndoStack
 from podrt.errors import Cause, ConflictError, DeadlineError, InvalidError, LaunchError
+from podrt.supervisor.protocol import LaunchSpec
+from podrt.supervisor.wire import close_all
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +40,12 @@ async def create(machine: Machine, sandbox_id: str, spec: ContainerSpec) -> str:
 
     Raises NotFoundError (sandbox, image), ConflictError (sandbox not ready), InvalidError, OSError.
     """
+    _check_ready(machine.sandbox(sandbox_id), spec)
+    if _may_block(machine, spec):
+        await threads.patiently(lambda: launch.check(machine, spec), f"the volumes of container {spec.name}")
+    else:
+        launch.check(machine, spec)
+    # Anew, for it may have been stopped or removed meanwhile.
     sandbox = machine.sandbox(sandbox_id)
     _check_ready(sandbox, spec)
     record = _new_record(machine, sandbox, spec)
@@ -178,7 +186,6 @@ def _new_record(machine: Machine, sandbox: Sandbox, spec: ContainerSpec) -> Cont
     shared = sandbox.record.spec
     hostname = "" if shared.network == NamespaceMode.NODE else shared.hostname
     resolved = command.resolve(spec, image.config, hostname)
-    launch.check(machine, spec)
     if not spec.resources.pids_limit and machine.config.pids_limit:
         spec = parts.replaced(spec, resources=parts.replaced(spec.resources, pids_limit=machine.config.pids_limit))
     identity = sandbox.spare_ids.pop() if sandbox.spare_ids else secrets.token_hex(32)
@@ -228,8 +235,9 @@ def _make_storage(sandbox: Sandbox, unit: Container) -> None:
 
 
 async def _launch(machine: Machine, sandbox: Sandbox, unit: Container) -> None:
-    with closing([]) as fds:
-        launched = await machine.supervisor.launch(launch.container(machine, sandbox, unit, fds), fds)
+    spec, opened = await _prepare(machine, sandbox, unit)
+    with closing(opened) as fds:
+        launched = await machine.supervisor.launch(spec, fds)
     unit.pidfd = launched.pidfd
     if launched.terminal:
         unit.terminal = launched.fds[0]
@@ -245,6 +253,29 @@ async def _launch(machine: Machine, sandbox: Sandbox, unit: Container) -> None:
     for warning in launched.warnings:
         machine.bus.send(EventKind.WARNING, sandbox.id, unit.id, warning)
     machine.bus.send(EventKind.CONTAINER_STARTED, sandbox.id, unit.id, at=unit.record.started_at)
+
+
+async def _prepare(machine: Machine, sandbox: Sandbox, unit: Container) -> tuple[LaunchSpec, list[int]]:
+    """The launch and the descriptors that go with it. Raises what launch.container raises, and TimeoutError."""
+
+    def prepared() -> tuple[LaunchSpec, list[int]]:
+        fds: list[int] = []
+        try:
+            return launch.container(machine, sandbox, unit, fds), fds
+        except BaseException:
+            close_all(fds)
+            raise
+
+    if not _may_block(machine, unit.record.spec):
+        return prepared()
+    what = f"the volumes of container {unit.record.spec.name}"
+    return await threads.patiently(prepared, what, discard=lambda result: close_all(result[1]))
+
+
+def _may_block(machine: Machine, spec: ContainerSpec) -> bool:
+    """Whether a look at the sources of its mounts may wait for another machine: at all that isn't podrt's own file."""
+    own = (f"{machine.config.state_dir}/", f"{machine.config.run_dir}/")
+    return any(not one.source.startswith(own) or "/volumes/" in one.source for one in spec.mounts)
 
 
 def _send(unit: Container, number: int) -> None:

@@ -7,17 +7,12 @@ several (EINVAL): such sandboxes go through the supervisor."""
 
 from __future__ import annotations
 
-import _thread
-import asyncio
 import os
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 from podrt.errors import LaunchError
 from podrt.linux import libc, namespace
 from podrt.supervisor import setup
-
-T = TypeVar("T")
 
 
 def make(kinds: Sequence[str], hostname: str, sysctls: Sequence[tuple[str, str]]) -> list[int]:
@@ -45,29 +40,3 @@ def make(kinds: Sequence[str], hostname: str, sysctls: Sequence[tuple[str, str]]
             os.close(fd)
         raise
     return fds
-
-
-async def in_own_thread(function: Callable[[], T]) -> T:
-    """Run ``function`` in a new thread that ends with it. If the caller is cancelled, the function still runs on."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def finish(result: T | None, error: BaseException | None) -> None:
-        if future.cancelled():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)  # type: ignore[arg-type]
-
-    def run() -> None:
-        try:
-            result = function()
-        except BaseException as error:
-            loop.call_soon_threadsafe(finish, None, error)
-        else:
-            loop.call_soon_threadsafe(finish, result, None)
-
-    # threading.Thread.start waits until the thread runs, which here means until it has lost its time slice to it.
-    _thread.start_new_thread(run, ())
-    return await future

@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from podrt.engine import command, launch, namespaces, parts, undo
+from podrt.engine import command, launch, namespaces, parts, threads, undo
 from podrt.engine import container as containers
 from podrt.engine.records import Phase, Process, SandboxRecord
 from podrt.engine.records import save as save_record
@@ -238,7 +238,7 @@ async def _make_namespaces(machine: Machine, sandbox: Sandbox, sysctls: tuple[tu
         os.close(launched.pidfd)
         pin(launched.fds)
     else:
-        await namespaces.in_own_thread(lambda: pin(namespaces.make(spec.unshare, spec.hostname, sysctls)))
+        await threads.in_own_thread(lambda: pin(namespaces.make(spec.unshare, spec.hostname, sysctls)))
     return paths
 
 
