@@ -58,7 +58,8 @@ def describe(
     for index, (resource, value) in enumerate(found):
         if index:
             printers.emit("\n\n")
-        printers.emit(text_of(session, resource, value, show_events))
+        # As kubectl: the events of many objects would bury the objects.
+        printers.emit(text_of(session, resource, value, show_events and len(found) == 1))
     if not found:
         err("No resources found" if all_namespaces else f"No resources found in {session.namespace} namespace.")
 

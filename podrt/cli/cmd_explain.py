@@ -44,10 +44,15 @@ def explain(session: Session, path: str, recursive: bool) -> None:
     if fields:
         out(f"FIELD: {fields[-1]} <{_type(shown, schemas)}>\n")
     inner = _resolve(schema, schemas)
-    out(f"DESCRIPTION:\n    {_description(shown, inner)}\n    ")
+    out(
+        f"\nDESCRIPTION:\n    {_description(shown, inner)}"
+        if fields
+        else f"DESCRIPTION:\n    {_description(shown, inner)}"
+    )
     if inner.get("properties"):
         out("FIELDS:")
         _fields(inner, schemas, recursive, "  ", ())
+        out()
 
 
 def _resolve(schema: Schema, schemas: dict[str, Schema]) -> Schema:
@@ -93,5 +98,5 @@ def _fields(schema: Schema, schemas: dict[str, Schema], recursive: bool, indent:
         if recursive and inner.get("properties") and kind not in seen:
             _fields(inner, schemas, recursive, indent + "  ", (*seen, kind))
         elif not recursive:
-            text = field.get("description") or inner.get("description")
-            out(f"{indent}  {' '.join(str(text).split(chr(10) * 2)[0].split())}\n" if text else "")
+            text = field.get("description") or inner.get("description") or "<no description>"
+            out(f"{indent}  {' '.join(str(text).split(chr(10) * 2)[0].split())}\n")

@@ -10,11 +10,12 @@ import click
 from podrt.cli import options
 from podrt.cli.errors import CliError
 from podrt.cli.resources import Resource, parse_targets
-from podrt.cli.session import Session, out
+from podrt.cli.session import Session, out, warn
 
 REVISION = "deployment.kubernetes.io/revision"
 CHANGE_CAUSE = "kubernetes.io/change-cause"
 _HASH = "pod-template-hash"
+_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _STRATEGIC = "application/strategic-merge-patch+json"
 _JSON = "application/json-patch+json"
 _ROLLED = ("Deployment", "StatefulSet", "DaemonSet")
@@ -171,13 +172,14 @@ def _revisions(session: Session, resource: Resource, value: dict[str, Any]) -> d
     return dict(sorted(found.items()))
 
 
-def _template(resource: Resource, item: dict[str, Any]) -> dict[str, Any]:
+def _template(resource: Resource, item: dict[str, Any], plain: bool = True) -> dict[str, Any]:
     """The template that a revision keeps, without what its keeper added."""
     import copy
 
     if resource.kind == "Deployment":
         template: dict[str, Any] = copy.deepcopy(item["spec"]["template"])
-        (template.get("metadata", {}).get("labels") or {}).pop(_HASH, None)
+        if plain:
+            (template.get("metadata", {}).get("labels") or {}).pop(_HASH, None)
         return template
     template = copy.deepcopy(item["data"]["spec"]["template"])
     template.pop("$patch", None)
@@ -202,15 +204,15 @@ def rollout_history(session: Session, targets: tuple[str, ...], revision: int) -
             if revision not in found:
                 raise CliError("unable to find the specified revision")
             out(f"{head} with revision #{revision}")
-            text = align(template_lines(_template(resource, found[revision])))
-            out(text.rstrip("\n"))
+            # As kubectl prints it: with tabs, and with the label of the hash.
+            out("\n".join(template_lines(_template(resource, found[revision], plain=False))) + "\n")
             continue
         rows = ["REVISION\tCHANGE-CAUSE"]
         for number, item in found.items():
             cause = ((item.get("metadata") or {}).get("annotations") or {}).get(CHANGE_CAUSE)
             rows.append(f"{number}\t{cause or '<none>'}")
         out(f"{head} ")
-        out(align(rows).rstrip("\n"))
+        out(align(rows))
 
 
 @rollout.command("undo", cls=options.Verb)
@@ -234,6 +236,8 @@ def rollout_undo(session: Session, targets: tuple[str, ...], to_revision: int, d
         if to_revision and to_revision not in found:
             raise CliError(f"unable to find specified revision {to_revision} in history")
         if not to_revision and len(numbers) < 2:
+            if resource.kind != "Deployment":
+                raise CliError("no last revision to roll back to")
             raise CliError(f'no rollout history found for {resource.singular} "{name}"')
         chosen = to_revision or numbers[-2]
         label = f"{resource.label}/{name}"
@@ -244,6 +248,11 @@ def rollout_undo(session: Session, targets: tuple[str, ...], to_revision: int, d
         if dry_run != "client":
             query = {"dryRun": "All" if dry_run == "server" else None}
             session.client.json("PATCH", path, query, change, _JSON)
+        if _LAST_APPLIED in (value["metadata"].get("annotations") or {}):
+            warn(
+                f"resource {resource.plural}/{name} was previously managed with 'apply': its file still says what was "
+                "there before, and the next apply brings that back"
+            )
         dry = {"none": "", "client": " (dry run)", "server": " (server dry run)"}[dry_run]
         out(f"{label} rolled back{dry}")
 

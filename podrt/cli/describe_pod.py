@@ -46,7 +46,7 @@ def describe_pod(pod: Object) -> list[str]:
     lines += volume_lines(spec.get("volumes") or [])
     lines.append(f"QoS Class:\t{status.get('qosClass', '<none>')}")
     lines += map_lines("Node-Selectors", spec.get("nodeSelector"))
-    lines += _tolerations(spec.get("tolerations") or [])
+    lines += toleration_lines(spec.get("tolerations") or [])
     return lines
 
 
@@ -240,7 +240,7 @@ def _short(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _tolerations(tolerations: list[Object]) -> list[str]:
+def toleration_lines(tolerations: list[Object]) -> list[str]:
     texts = []
     for item in tolerations:
         text = str(item.get("key", ""))

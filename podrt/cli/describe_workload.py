@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from podrt.cli.describe_common import Object, map_lines, metadata_lines
-from podrt.cli.describe_pod import container_lines, volume_lines
+from podrt.cli.describe_pod import container_lines, toleration_lines, volume_lines
 from podrt.cli.times import human_duration, local_time, parse_time
 
 KINDS = ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job", "CronJob")
@@ -25,7 +25,7 @@ def selector_text(selector: Object | None) -> str:
     return ",".join(parts) or "<none>"
 
 
-def template_lines(template: Object, indent: str = "  ") -> list[str]:
+def template_lines(template: Object) -> list[str]:
     """``Pod Template:`` and all below it."""
     metadata, spec = template.get("metadata") or {}, template.get("spec") or {}
     lines = ["Pod Template:", *map_lines("Labels", metadata.get("labels"), "  ")]
@@ -33,12 +33,20 @@ def template_lines(template: Object, indent: str = "  ") -> list[str]:
         lines += map_lines("Annotations", metadata["annotations"], "  ", ": ")
     if spec.get("serviceAccountName"):
         lines.append(f"  Service Account:\t{spec['serviceAccountName']}")
+    lines = [line[2:] if line.startswith("  \t") else line for line in lines]
     inner = container_lines("Init Containers", spec.get("initContainers"), None)
     inner += container_lines("Containers", spec.get("containers"), None)
     inner += volume_lines(spec.get("volumes") or [])
     inner += map_lines("Node-Selectors", spec.get("nodeSelector"))
-    lines += [f"{indent}{line}" for line in inner if "Container ID:" not in line and "Image ID:" not in line]
-    return lines
+    inner += toleration_lines(spec.get("tolerations") or [])
+    return lines + [_indented(line) for line in inner if "Container ID:" not in line and "Image ID:" not in line]
+
+
+def _indented(line: str) -> str:
+    """kubectl puts titles in by two, names by three, and leaves what is below them."""
+    if line.startswith("    "):
+        return line
+    return f" {line}" if line.startswith("  ") else f"  {line}"
 
 
 def describe_workload(value: Object, kind: str, related: list[Object]) -> list[str]:
@@ -130,11 +138,18 @@ def _replica_set(value: Object, pods: list[Object]) -> list[str]:
 def _stateful_set(value: Object, pods: list[Object]) -> list[str]:
     spec, status = value.get("spec") or {}, value.get("status") or {}
     lines = [_created(value), f"Selector:\t{selector_text(spec.get('selector'))}", *metadata_lines(value)]
+    if spec.get("serviceName"):
+        lines.append(f"Service Name:\t{spec['serviceName']}")
+    lines.append(f"Pod Management Policy:\t{spec.get('podManagementPolicy', '')}")
     lines.append(f"Replicas:\t{spec.get('replicas', 0)} desired | {status.get('replicas', 0)} total")
     strategy = spec.get("updateStrategy") or {}
     lines.append(f"Update Strategy:\t{strategy.get('type', '')}")
     if rolling := strategy.get("rollingUpdate"):
         lines.append(f"  Partition:\t{rolling.get('partition', 0)}")
+    if retention := spec.get("persistentVolumeClaimRetentionPolicy"):
+        lines.append("Persistent Volume Claim Retention Policy:")
+        lines.append(f"  WhenDeleted:\t{retention.get('whenDeleted', '')}")
+        lines.append(f"  WhenScaled:\t{retention.get('whenScaled', '')}")
     lines.append(f"Pods Status:\t{_phases(pods)}")
     lines += template_lines(spec.get("template") or {})
     claims = spec.get("volumeClaimTemplates") or ()
@@ -200,10 +215,9 @@ def _job(value: Object, pods: list[Object]) -> list[str]:
 def _cron_job(value: Object, jobs: list[Object]) -> list[str]:
     spec, status = value.get("spec") or {}, value.get("status") or {}
     lines = [*metadata_lines(value), f"Schedule:\t{spec.get('schedule', '')}"]
-    if spec.get("timeZone"):
-        lines.append(f"Time Zone:\t{spec['timeZone']}")
     lines.append(f"Concurrency Policy:\t{spec.get('concurrencyPolicy', '')}")
     lines.append(f"Suspend:\t{spec.get('suspend', False)}")
+    lines.append(f"Time Zone:\t{spec.get('timeZone') or '<unset>'}")
     for title, key in (
         ("Successful Job History Limit", "successfulJobsHistoryLimit"),
         ("Failed Job History Limit", "failedJobsHistoryLimit"),
