@@ -25,6 +25,7 @@ from podrt.model.apps import (
 )
 from podrt.model.meta import LabelSelector, ObjectMeta
 from podrt.model.pod import Pod
+from podrt.store.watch import Change
 
 _NOT_COPIED = frozenset(
     {"kubectl.kubernetes.io/last-applied-configuration", REVISION, REVISION_HISTORY, DESIRED_REPLICAS, MAX_REPLICAS}
@@ -35,6 +36,18 @@ class Deployments(Controller[Deployment]):
     kind = Deployment
     component = "deployment-controller"
     owns = (ReplicaSet,)
+
+    def on_change(self, change: Change) -> None:
+        super().on_change(change)
+        if change.resource != "pods":
+            return
+        # A deployment counts the Pods themselves: they may change and come back before their set has counted them.
+        owner = controller_of(change.object.metadata)
+        if owner is not None and owner.kind == "ReplicaSet":
+            entry = self.store.find(ReplicaSet, change.object.metadata.namespace, owner.name)
+            above = controller_of(entry.metadata) if entry is not None else None
+            if above is not None and above.kind == "Deployment":
+                self.add(change.object.metadata.namespace, above.name)
 
     def sync(self, obj: Deployment) -> float | None:
         sets = self.claim(ReplicaSet, obj, obj.spec.selector)
