@@ -25,7 +25,7 @@ from podrt.model.container import (
 from podrt.model.meta import ObjectMeta
 from podrt.model.namespace import Namespace, NamespaceSpec
 from podrt.model.pod import Pod, PodSpec
-from podrt.model.resources import qos_class
+from podrt.model.resources import pod_requests, qos_class
 from podrt.model.security import PodSecurityContext
 from podrt.model.volume import LIVE_SOURCES, REMOVED_SOURCES, EmptyDirVolumeSource, Volume
 
@@ -57,6 +57,10 @@ def new_metadata(metadata: ObjectMeta, generation: int = 1) -> ObjectMeta:
         deletion_grace_period_seconds=None,
         self_link="",
     )
+
+
+PRIORITY_CLASSES = {"system-node-critical": 2_000_001_000, "system-cluster-critical": 2_000_000_000}
+"""Those that every cluster has."""
 
 
 def pull_policy(image: str) -> str:
@@ -93,7 +97,7 @@ def pod_spec(spec: PodSpec) -> PodSpec:
     """All defaults of a PodSpec."""
     account = spec.service_account_name or spec.service_account
     grace = spec.termination_grace_period_seconds
-    return replace(
+    filled = replace(
         spec,
         volumes=tuple(map(volume, spec.volumes)),
         init_containers=tuple(container(entry, spec.host_network) for entry in spec.init_containers),
@@ -106,11 +110,18 @@ def pod_spec(spec: PodSpec) -> PodSpec:
         service_account=account,
         security_context=spec.security_context or PodSecurityContext(),
         scheduler_name=spec.scheduler_name or "default-scheduler",
-        priority=0 if spec.priority is None else spec.priority,
+        priority=PRIORITY_CLASSES.get(spec.priority_class_name, 0) if spec.priority is None else spec.priority,
         preemption_policy=spec.preemption_policy or "PreemptLowerPriority",
         enable_service_links=True if spec.enable_service_links is None else spec.enable_service_links,
-        resources=None if spec.resources is None else resources(spec.resources),
     )
+    return filled if spec.resources is None else replace(filled, resources=_pod_level(filled, spec.resources))
+
+
+def _pod_level(spec: PodSpec, given: ResourceRequirements) -> ResourceRequirements:
+    """The Pod's own resources: where it has only a limit, it requests what its containers do, else the limit."""
+    asked = pod_requests(replace(spec, resources=None, overhead={}))
+    requests = {name: str(asked.get(name, limit)) for name, limit in given.limits.items()}
+    return replace(given, requests=requests | given.requests)
 
 
 def container(value: C, host_network: bool = False) -> C:

@@ -87,7 +87,10 @@ POD: dict[str, Support] = {
     "schedulerName": _accepted(ONE_NODE),
     "tolerations": YES,
     "hostAliases": YES,
-    "priorityClassName": _accepted("there are no PriorityClass objects; give spec.priority"),
+    "priorityClassName": _accepted(
+        "system-node-critical and system-cluster-critical have their priority; there are no PriorityClass objects for "
+        "others: give spec.priority"
+    ),
     "priority": YES,
     "dnsConfig": YES,
     "readinessGates": YES,
@@ -101,7 +104,7 @@ POD: dict[str, Support] = {
     "hostUsers": YES,
     "schedulingGates": YES,
     "resourceClaims": _no("there are no device drivers (DRA) on one machine: devices come by hostPath"),
-    "resources": NO,
+    "resources": YES,
     "hostnameOverride": YES,
     "schedulingGroup": _no("alpha in Kubernetes, and there is one node: nothing to place a group on"),
 }
@@ -218,7 +221,7 @@ VOLUME: dict[str, Support] = {
     "name": YES,
     "hostPath": YES,
     "emptyDir": YES,
-    "emptyDir.medium": _only("", "Memory"),
+    "emptyDir.medium": YES,
     "secret": YES,
     "configMap": YES,
     "downwardAPI": YES,
@@ -264,12 +267,9 @@ _NO_DRA = _accepted(_NEVER_SET + "there are no device drivers (DRA) on one machi
 STATUS: dict[str, Support] = {
     **dict.fromkeys((f"status.{name}" for name in PodStatus.__struct_encode_fields__), YES),
     **dict.fromkeys((f"status.containerStatuses[].{name}" for name in ContainerStatus.__struct_encode_fields__), YES),
-    "status.nominatedNodeName": _accepted(_NEVER_SET + "there is no second node to wait for"),
     "status.resize": _accepted(
         _NEVER_SET + "deprecated; the conditions PodResizePending and PodResizeInProgress tell it"
     ),
-    "status.allocatedResources": _accepted(_NEVER_SET + "it goes with spec.resources; containers have theirs"),
-    "status.resources": _accepted(_NEVER_SET + "it goes with spec.resources; containers have theirs"),
     "status.resourceClaimStatuses": _NO_DRA,
     "status.extendedResourceClaimStatus": _NO_DRA,
     "status.nodeAllocatableResourceClaimStatuses": _NO_DRA,

@@ -19,7 +19,7 @@ from podrt.image.service import ImageStore
 from podrt.model.base import format_time
 from podrt.model.pod import Pod
 from podrt.model.status import PodCondition
-from podrt.node import convert
+from podrt.node import convert, resources
 from podrt.node.facts import MANAGER, MANAGER_LABEL
 from podrt.node.node_status import NodeInfo
 from podrt.node.order import containers
@@ -81,6 +81,10 @@ class Context:
     def allocatable(self) -> Mapping[str, str]:
         """The node's allocatable resources, as quantities."""
         return self.node.allocatable()
+
+    def page_sizes(self) -> tuple[str, ...]:
+        """The sizes of the node's huge pages."""
+        return resources.page_sizes(self.allocatable())
 
     def sandboxes_of(self, uid: str) -> list[SandboxStatus]:
         """The engine's sandboxes of one Pod that the API made (not those of the CRI)."""

@@ -77,7 +77,9 @@ def kernel_name(pod: Pod, config: Config, node_name: str) -> str:
     return full
 
 
-def sandbox_spec(pod: Pod, config: Config, attempt: int, node_name: str, id_slot: int) -> SandboxSpec:
+def sandbox_spec(
+    pod: Pod, config: Config, attempt: int, node_name: str, id_slot: int, page_sizes: Sequence[str] = ()
+) -> SandboxSpec:
     """What RunPodSandbox is given. ``id_slot`` chooses the id range of a Pod with ``hostUsers: false``."""
     spec, meta = pod.spec, pod.metadata
     context = spec.security_context or PodSecurityContext()
@@ -110,7 +112,7 @@ def sandbox_spec(pod: Pod, config: Config, attempt: int, node_name: str, id_slot
         port_mappings=_ports(pod),
         sysctls={sysctl.name: sysctl.value for sysctl in context.sysctls},
         cgroup_parent=qos.pod_cgroup(pod, config.cgroup_root),
-        resources=resources.pod_resources(spec),
+        resources=resources.pod_resources(spec, page_sizes),
     )
 
 
@@ -170,6 +172,7 @@ def container_spec(
     mounts: Sequence[Mount],
     config: Config,
     node_memory: int,
+    page_sizes: Sequence[str] = (),
 ) -> ContainerSpec:
     """What CreateContainer is given."""
     meta = pod.metadata
@@ -194,7 +197,7 @@ def container_spec(
         stdin=container.stdin,
         stdin_once=container.stdin_once,
         tty=container.tty,
-        resources=resources.container_resources(container, config.pids_limit),
+        resources=resources.container_resources(container, config.pids_limit, pod.spec, page_sizes),
         oom_score_adj=resources.oom_score_adj(pod.spec, container, node_memory),
         security=security(pod, container),
         stop_signal=(container.lifecycle.stop_signal or "") if container.lifecycle else "",

@@ -26,6 +26,7 @@ from podrt.model.node import (
     NodeStatus,
     NodeSystemInfo,
 )
+from podrt.model.quantity import Quantity
 from podrt.node import eviction
 
 MAX_PODS = 500
@@ -58,6 +59,7 @@ class NodeInfo:
             "memory": f"{psutil.virtual_memory().total // 1024}Ki",
             "ephemeral-storage": f"{disk.total // 1024}Ki",
             "pods": str(MAX_PODS),
+            **_huge_pages(),
         }
 
     def status(self, old: NodeStatus, images: tuple[ContainerImage, ...]) -> NodeStatus:
@@ -119,6 +121,17 @@ class NodeInfo:
         taints = (*others, *eviction.pressure_taints(self.pressure))
         spec = old.spec if taints == old.spec.taints else msgspec.structs.replace(old.spec, taints=taints)
         return msgspec.structs.replace(old, metadata=meta, spec=spec, status=self.status(old.status, images))
+
+
+def _huge_pages() -> dict[str, str]:
+    """``hugepages-2Mi`` and so on, as many as the kernel has set aside."""
+    found = {}
+    for path in sorted(Path("/sys/kernel/mm/hugepages").glob("hugepages-*kB")):
+        size = int(path.name.removeprefix("hugepages-").removesuffix("kB")) * 1024
+        found[f"hugepages-{Quantity.bytes(size)}"] = str(
+            Quantity.bytes(size * int((path / "nr_hugepages").read_text()))
+        )
+    return found
 
 
 def _host_addresses(bridge: str) -> tuple[str, ...]:

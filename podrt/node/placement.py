@@ -22,7 +22,7 @@ from podrt.model.scheduling import (
     TopologySpreadConstraint,
 )
 from podrt.model.selectors import LabelSelection
-from podrt.node.resources import parse
+from podrt.node.resources import milli, whole
 
 MEMORY_PRESSURE_TAINT = "node.kubernetes.io/memory-pressure"
 UNSCHEDULABLE_TAINT = "node.kubernetes.io/unschedulable"
@@ -82,10 +82,10 @@ def resources(wanted: Demand, node: Node, space: Space) -> list[str]:
     if any(_clash(port, other) for port in wanted.ports for other in space.ports):
         reasons.append(PORTS)
     allocatable = node.status.allocatable
-    if space.taken + 1 > parse(allocatable.get("pods", "500")):
+    if space.taken + 1 > whole(allocatable.get("pods", "500")):
         reasons.append("Too many pods")
     for name, amount in sorted(wanted.amounts.items()):
-        free = round(parse(allocatable.get(name, "0")) * 1000) - space.amounts.get(name, 0)
+        free = milli(allocatable.get(name, "0")) - space.amounts.get(name, 0)
         if amount > 0 and amount > free:
             reasons.append(f"Insufficient {name}")
     return reasons

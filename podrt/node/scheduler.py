@@ -146,7 +146,8 @@ class Scheduler:
         elif (pod.spec.priority or 0) > 0:
             outcome = "No preemption victims found for incoming pod."
         text = f"0/1 nodes are available: {', '.join(f'1 {reason}' for reason in reasons)}. "
-        self._refuse(pod, "Unschedulable", f"{text}preemption: 0/1 nodes are available: 1 {outcome}")
+        text += f"preemption: 0/1 nodes are available: 1 {outcome}"
+        self._refuse(pod, "Unschedulable", text, self._node_name if chosen else "")
         for victim in chosen:
             self._evict(victim, pod)
 
@@ -160,7 +161,7 @@ class Scheduler:
         self._ledger.note(placed)
         self._on_placed(pod)
 
-    def _refuse(self, pod: Pod, reason: str, message: str) -> None:
+    def _refuse(self, pod: Pod, reason: str, message: str, nominated: str = "") -> None:
         if self._told.get(pod.metadata.uid) == message:
             return
         self._told[pod.metadata.uid] = message
@@ -177,7 +178,12 @@ class Scheduler:
                 message=message,
             )
             others = tuple(one for one in current.status.conditions if one.type != "PodScheduled")
-            status = msgspec.structs.replace(current.status, phase="Pending", conditions=(*others, condition))
+            status = msgspec.structs.replace(
+                current.status,
+                phase="Pending",
+                conditions=(*others, condition),
+                nominated_node_name=nominated or current.status.nominated_node_name,
+            )
             return msgspec.structs.replace(current, status=status)
 
         self._store.modify(Pod, pod.metadata.namespace, pod.metadata.name, change)

@@ -80,6 +80,9 @@ def pod_status(pod: Pod, facts: Facts, node: NodeFacts, now: float) -> PodStatus
         container_statuses=mains,
         ephemeral_container_statuses=ephemerals,
         qos_class=old.qos_class or qos_class(spec),
+        nominated_node_name="",
+        allocated_resources=dict(spec.resources.requests) if spec.resources is not None else {},
+        resources=spec.resources,
     )
 
 

@@ -277,7 +277,8 @@ class PodWorker:
             return
         try:
             await self._volumes.set_up(pod, again=True)
-            spec = convert.sandbox_spec(pod, context.config, action.attempt, context.node_name, self._id_slot(pod))
+            slot, sizes = self._id_slot(pod), context.page_sizes()
+            spec = convert.sandbox_spec(pod, context.config, action.attempt, context.node_name, slot, sizes)
             status = await context.engine.run_sandbox(spec)
             self._write_hosts(pod, status)
         except volumes.VolumeError as error:
@@ -363,6 +364,7 @@ class PodWorker:
             mounts=self._volumes.mounts(spec, values, self._extra_mounts(pod, spec, start.attempt)),
             config=context.config,
             node_memory=context.node_memory,
+            page_sizes=context.page_sizes(),
         )
 
     def _extra_mounts(self, pod: Pod, spec: ContainerField, attempt: int) -> list[Mount]:

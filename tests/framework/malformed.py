@@ -662,7 +662,6 @@ NOT_YET = _simple(
         ),
         "runtime class": ("spec.runtimeClassName", FORBIDDEN, "spec/runtimeClassName", "kata"),
         "SCTP": (f"{F0}.ports[0].protocol", FORBIDDEN, f"{C0}/ports/0/protocol", "SCTP"),
-        "huge pages": ("spec.volumes[0].emptyDir.medium", FORBIDDEN, "spec/volumes/0/emptyDir/medium", "HugePages"),
     }
 )
 """Valid Pods that this version refuses by name: cases move out of here as fields are implemented."""

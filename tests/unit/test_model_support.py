@@ -121,6 +121,39 @@ def test_overhead_is_asked_for_too() -> None:
     assert str(pod_requests(pod.spec)["cpu"]) == "1250m"
 
 
+@pytest.mark.parametrize(
+    ("spec", "priority"),
+    [
+        ({"priorityClassName": "system-node-critical"}, 2_000_001_000),
+        ({"priorityClassName": "system-cluster-critical"}, 2_000_000_000),
+        ({"priorityClassName": "important"}, 0),
+        ({"priorityClassName": "important", "priority": 7}, 7),
+    ],
+)
+def test_built_in_priority_classes(spec: dict[str, Any], priority: int) -> None:
+    body = document("spec.priorityClassName", "")
+    body["spec"] |= spec
+    pod = codec.decode_document(body).object
+    assert isinstance(pod, Pod)
+    assert defaults.pod(pod).spec.priority == priority
+
+
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        ({"limits": {"cpu": "1", "memory": "1Gi"}}, {"cpu": "250m", "memory": "1Gi"}),
+        ({"limits": {"cpu": "1"}, "requests": {"cpu": "500m"}}, {"cpu": "500m"}),
+    ],
+)
+def test_what_a_pod_requests_where_it_has_a_limit(resources: dict[str, Any], expected: dict[str, str]) -> None:
+    body = document("spec.resources", resources)
+    body["spec"]["containers"][0]["resources"] = {"requests": {"cpu": "250m"}}
+    pod = codec.decode_document(body).object
+    assert isinstance(pod, Pod)
+    filled = defaults.pod(pod).spec.resources
+    assert filled is not None and filled.requests == expected
+
+
 @pytest.mark.fields("spec.os")
 def test_only_linux() -> None:
     assert validation.validate(decoded("spec.os", {"name": "linux"})) == []

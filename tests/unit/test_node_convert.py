@@ -81,6 +81,14 @@ def test_oom_score(need: ResourceRequirements, score: int) -> None:
     assert resources.oom_score_adj(pod(one).spec, one, 4 * GIB) == score
 
 
+@pytest.mark.parametrize(("pod_level", "score"), [(None, 750), ("2Gi", 625), ("512Mi", 750)])
+def test_oom_score_with_memory_of_the_pod(pod_level: str | None, score: int) -> None:
+    """Each of two containers has half of what the Pod requests beyond them."""
+    both = (container("a", resources=needs(requests={"memory": "1Gi"})), container("b"))
+    level = needs(requests={"memory": pod_level}) if pod_level else None
+    assert resources.oom_score_adj(pod(*both, resources=level).spec, both[0], 4 * GIB) == score
+
+
 @pytest.mark.parametrize(("milli", "shares"), [(0, 2), (1, 2), (100, 102), (1000, 1024), (10**9, 262_144)])
 def test_cpu_shares(milli: int, shares: int) -> None:
     assert resources.cpu_shares(milli) == shares

@@ -302,11 +302,14 @@ def test_the_most_important_goes_first(harness: Harness) -> None:
     assert harness.placed == ["first", "high"]
 
 
+@pytest.mark.fields("status.nominatedNodeName")
 def test_preemption_deletes_with_grace_and_tells(harness: Harness) -> None:
     harness.store.create(pod("low", cpu="2"))
     harness.store.create(pod("high", cpu="2", priority=5))
     low = harness.store.get(Pod, "default", "low")
     assert low.metadata.deletion_timestamp is not None
     assert any(message.startswith("Preempted by pod") for message in harness.messages())
+    assert harness.store.get(Pod, "default", "high").status.nominated_node_name == low.spec.node_name
+    assert low.status.nominated_node_name == ""
     harness.registry.finalize_pod("default", "low", low.metadata.uid)
     assert harness.placed == ["low", "high"]

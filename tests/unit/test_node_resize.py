@@ -78,7 +78,8 @@ def test_what_was_given() -> None:
         ({}, Resources(cpu_shares=256), {"cpu"}, False),
         ({"cpu": "RestartContainer"}, Resources(cpu_shares=256), {"cpu"}, True),
         ({"cpu": "NotRequired", "memory": "RestartContainer"}, Resources(cpu_shares=256), {"cpu"}, False),
-        ({"memory": "RestartContainer"}, Resources(cpu_shares=512, memory_limit=7), {"memory"}, True),
+        # It has no limit of its own, so it has the Pod's.
+        ({"memory": "RestartContainer"}, Resources(cpu_shares=512, memory_limit=7), set(), False),
         ({"memory": "RestartContainer"}, Resources(cpu_shares=512, pids_limit=7), set(), False),
     ],
 )

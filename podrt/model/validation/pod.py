@@ -8,7 +8,7 @@ from podrt.model.validation.causes import Causes
 from podrt.model.validation.container import containers
 from podrt.model.validation.meta import object_meta
 from podrt.model.validation.network import pod_network
-from podrt.model.validation.resources import requirements, resource_list
+from podrt.model.validation.resources import pod_level, requirements, resource_list
 from podrt.model.validation.scheduling import scheduling
 from podrt.model.validation.security import pod_security
 from podrt.model.validation.volume import volumes
@@ -56,6 +56,7 @@ def pod_spec(causes: Causes, spec: PodSpec) -> None:
             for name in amounts:
                 if name not in ("cpu", "memory") and not name.startswith("hugepages-"):
                     causes.not_supported(f"spec.resources.{part}.{name}", name, ("cpu", "memory", "hugepages-*"))
+        pod_level(causes, spec)
 
 
 def _system(causes: Causes, spec: PodSpec) -> None:

@@ -40,6 +40,8 @@ def resize_update(new: Pod, old: Pod) -> Causes:
     object_meta_update(causes, new.metadata, old.metadata)
     if qos_class(new.spec) != (old.status.qos_class or qos_class(old.spec)):
         causes.invalid("spec", qos_class(new.spec), "Pod QOS Class may not change as a result of resizing")
+    if old.spec.resources is not None:
+        causes.forbidden("spec.resources", "a Pod with resources of its own can not be resized")
     if old.status.phase in ("Succeeded", "Failed"):
         causes.forbidden("spec", "the Pod has ended")
     for field, after, before in (

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 
+from msgspec.structs import replace
+
 from podrt.model.base import ResourceList
 from podrt.model.container import ContainerResizePolicy, ResourceRequirements
 from podrt.model.names import qualified_name_errors
+from podrt.model.pod import PodSpec
 from podrt.model.quantity import QuantityError, parse
+from podrt.model.resources import pod_requests
 from podrt.model.validation.causes import Causes
 
 STANDARD = ("cpu", "memory", "ephemeral-storage")
@@ -32,6 +36,27 @@ def requirements(causes: Causes, field: str, value: ResourceRequirements, claims
         elif parse(request) != parse(limit) and (name.startswith("hugepages-") or "/" in name):
             causes.invalid(where, request, f"must be equal to {name} limit of {limit}")
     _claims(causes, field, value, claims)
+
+
+def pod_level(causes: Causes, spec: PodSpec) -> None:
+    """Resources of the whole Pod against those of its containers, if all are valid in themselves."""
+    assert spec.resources is not None
+    if spec.resources.claims:
+        causes.forbidden("spec.resources.claims", "claims may not be set for resources of the whole Pod")
+    if causes:
+        return
+    for name, quantity in pod_requests(replace(spec, resources=None, overhead={})).items():
+        text = spec.resources.requests.get(name)
+        if text is not None and parse(text) < quantity:
+            message = f"must be greater than or equal to aggregate container requests of {quantity}"
+            causes.invalid(f"spec.resources.requests.{name}", text, message)
+    for field, containers in (("containers", spec.containers), ("initContainers", spec.init_containers)):
+        for index, container in enumerate(containers):
+            for name, text in container.resources.limits.items():
+                bound = spec.resources.limits.get(name)
+                if bound is not None and parse(bound) < parse(text):
+                    where = f"spec.{field}[{index}].resources.limits.{name}"
+                    causes.invalid(where, text, f"must be less than or equal to pod limits of {bound}")
 
 
 def _claims(causes: Causes, field: str, value: ResourceRequirements, known: frozenset[str]) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from podrt.linux import libc
 from podrt.model.pod import Pod
-from podrt.model.resources import pod_limits
+from podrt.model.resources import pod_limits, pod_requests
 from podrt.model.volume import EmptyDirVolumeSource
-from podrt.node.resources import whole
+from podrt.node.resources import HUGE, whole
 from podrt.node.volumes.directory import PodDirectory, make_directory
+from podrt.node.volumes.errors import Unavailable
 
 MODE = 0o777
 
@@ -21,7 +22,21 @@ def set_up(pod: Pod, name: str, source: EmptyDirVolumeSource, directory: PodDire
     make_directory(path, MODE)
     if source.medium == "Memory" and not os.path.ismount(path):
         mount_tmpfs(path, MODE, _size(pod, source, node_memory))
+    elif source.medium.startswith("HugePages") and not os.path.ismount(path):
+        size = _page_size(pod, source.medium)
+        libc.mount("nodev", os.fspath(path), "hugetlbfs", libc.MS_NOSUID | libc.MS_NODEV, f"pagesize={size},mode=0777")
     return path
+
+
+def _page_size(pod: Pod, medium: str) -> str:
+    """The size of the pages, as mount(8) takes it. Raises Unavailable: the Pod has asked for no such pages."""
+    asked = {name.removeprefix(HUGE) for name in pod_requests(pod.spec) if name.startswith(HUGE)}
+    wanted = medium.removeprefix("HugePages").removeprefix("-")
+    if wanted and wanted not in asked:
+        raise Unavailable(f"medium {medium} needs a limit of {HUGE}{wanted} in a container")
+    if not wanted and len(asked) != 1:
+        raise Unavailable(f"medium {medium} needs limits of huge pages of one size in the containers")
+    return (wanted or asked.pop()).removesuffix("i")
 
 
 def _size(pod: Pod, source: EmptyDirVolumeSource, node_memory: int) -> int:
