@@ -61,14 +61,15 @@ class SystemDaemon(Daemon):
         return Path("/sys/fs/cgroup") / str(self.info["cgroupRoot"]).lstrip("/")
 
     def cgroup_of(self, pod: str, container: str = "main") -> Path:
-        """A container's directory in cgroup2."""
+        """A container's directory in cgroup2, wherever below the daemon's its Pod is."""
         found = self.pod(pod)
         [identity] = [
             status["containerID"].partition("://")[2]
             for status in found["status"]["containerStatuses"]
             if status["name"] == container
         ]
-        return Path(self.cgroup_root, f"pod{found['metadata']['uid']}", identity)
+        [directory] = self.cgroup_root.rglob(identity)
+        return directory
 
     def log_tail(self, lines: int = 60) -> str:
         command = ("journalctl", "-u", UNIT, "-n", str(lines), "--no-pager", "-o", "short-precise")

@@ -43,10 +43,10 @@ def test_a_container_is_confined_by_the_default_profile(installed: Installed) ->
     assert confined_by(installed, "default") == f"{apparmor.DEFAULT} (enforce)"
     assert installed.exec("default", "cat", "/proc/self/attr/current").strip() == f"{apparmor.DEFAULT} (enforce)"
     # Capabilities and the seccomp filter would let it: the profile does not.
-    script = "mount -t tmpfs none /mnt 2>&1 || echo refused"
+    script = "mount -t tmpfs none /tmp 2>&1 || echo refused"
     assert "refused" in installed.exec("default", "sh", "-c", script)
     # Its own files, signals among its processes, and the host's signals are as ever.
-    script = "echo x >/tmp/x && sleep 100 & kill -TERM $! && wait $!; cat /tmp/x"
+    script = "echo x >/tmp/x; sleep 100 & kill -TERM $!; wait $!; cat /tmp/x"
     assert installed.exec("default", "sh", "-c", script) == "x\n"
     installed.delete("default")
 
@@ -58,7 +58,7 @@ def test_unconfined_and_privileged(installed: Installed) -> None:
     installed.wait_for("free", "Running")
     for name in ("free", "all"):
         assert installed.exec("free", "cat", "/proc/1/attr/current", container=name).strip() == "unconfined"
-        installed.exec("free", "mount", "-t", "tmpfs", "none", "/mnt", container=name)
+        installed.exec("free", "mount", "-t", "tmpfs", "none", "/tmp", container=name)
 
 
 @pytest.mark.fields("spec.containers[].securityContext.appArmorProfile", "spec.securityContext.appArmorProfile")
