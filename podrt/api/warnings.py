@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from podrt.model import podsecurity
+from podrt.model.defaults import PRIORITY_CLASSES
 from podrt.model.kinds import Object
 from podrt.model.namespace import Namespace
 from podrt.model.pod import Pod
@@ -11,7 +12,7 @@ from podrt.store.store import Store
 
 # Where the field asks for something that a user may rely on; the rest of the accepted ones (service account ...)
 # ask for nothing that is missing.
-_TOLD = ("imagePullSecrets", "priorityClassName")
+_TOLD = ("priorityClassName",)
 
 
 def accepted_without_effect(sent: Object) -> tuple[str, ...]:
@@ -22,7 +23,10 @@ def accepted_without_effect(sent: Object) -> tuple[str, ...]:
     return tuple(
         f"spec.{name}: has no effect here: {POD[name].note}"
         for name, attribute in values
-        if name in _TOLD and POD[name].state is State.ACCEPTED and getattr(sent.spec, attribute)
+        if name in _TOLD
+        and POD[name].state is State.ACCEPTED
+        and getattr(sent.spec, attribute)
+        and getattr(sent.spec, attribute) not in PRIORITY_CLASSES
     )
 
 

@@ -38,6 +38,8 @@ class Resizer:
         """It waits for other Pods to make room."""
         self._refused = False
         self._decided: PodSpec | None = None
+        self._settled: PodSpec | None = None
+        """The spec by which everything was found in order: it is not looked at again."""
 
     async def run(self, pod: Pod) -> None:
         """Bring the Pod as near to its spec as it may be."""
@@ -46,6 +48,9 @@ class Resizer:
             return
         if pod.status.phase in ("Succeeded", "Failed"):
             return
+        if resize.given(pod) is pod and self._settled is pod.spec:
+            return
+        self._settled = None
         if resize.given(pod) is not pod:
             others = self._context.store.list(Pod).items
             refused = resize.refusal(pod, others, self._context.allocatable())
@@ -54,6 +59,8 @@ class Resizer:
                 self._tell(pod, Problem(PENDING, refused.reason, refused.message))
                 return
         text = await self._write(pod)
+        if text is None:
+            self._settled = pod.spec
         self._tell(pod, None if text is None else Problem(IN_PROGRESS, "Error" if text else "", text))
 
     def allowed(self, pod: Pod) -> Pod:

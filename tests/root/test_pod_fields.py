@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from tests.framework import probes
 from tests.framework.client import ApiError
 from tests.framework.daemon import Daemon
-from tests.framework.pods import container, pod, status
+from tests.framework.pods import container, pod, status, terminated
 
 NO_MKDIR = {
     "defaultAction": "SCMP_ACT_ALLOW",
@@ -329,3 +330,22 @@ def test_what_the_status_says(shared_daemon: Daemon) -> None:
         {"name": "v", "mountPath": "/v"},
         {"name": "v", "mountPath": "/ro", "readOnly": True, "recursiveReadOnly": "Disabled"},
     ]
+
+
+@pytest.mark.fields("spec.resources", "status.resources", "status.allocatedResources")
+def test_resources_of_the_pod_itself(shared_daemon: Daemon) -> None:
+    """Its containers have no limits; together they have the Pod's."""
+    both = (container("hog", "x=a; while :; do x=$x$x; done"), container("other"))
+    level = {"limits": {"cpu": "200m", "memory": "48Mi"}, "requests": {"cpu": "200m", "memory": "48Mi"}}
+    shared_daemon.apply(pod("level", *both, resources=level, restartPolicy="Never"))
+    found = shared_daemon.wait_for("level", lambda one: terminated(one, "hog"))
+    assert terminated(found, "hog")["reason"] == "OOMKilled"
+    assert "running" in status(found, "other")["state"]
+    told = found["status"]
+    assert (told["qosClass"], told["resources"], told["allocatedResources"]) == ("Guaranteed", level, level["requests"])
+    controller = "cpu" if "cpu" in probes.cgroup_mounts() else ""
+    (group,) = (one for one in shared_daemon.cgroups(controller) if one.endswith(f"pod{found['metadata']['uid']}"))
+    if controller:
+        assert Path(group, "cpu.cfs_quota_us").read_text() == "20000\n"
+    else:
+        assert Path(group, "cpu.max").read_text() == "20000 100000\n"
