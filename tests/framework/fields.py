@@ -17,7 +17,7 @@ from podrt.model.container import Container, LifecycleHandler, Probe
 from podrt.model.security import PodSecurityContext, SecurityContext
 from podrt.model.status import ContainerStatus, PodStatus
 from podrt.model.support import STATUS, TABLE, State, Support
-from podrt.model.volume import Volume
+from podrt.model.volume import REMOVED_SOURCES, Volume
 
 TESTS = Path(__file__).parents[1]
 PAGE = TESTS.parent / "docs" / "pod-api.md"
@@ -131,7 +131,8 @@ def page() -> str:
         "",
         f"Of the {len(states)} fields of Kubernetes' Pod API {count[State.SUPPORTED]} are supported, "
         f"{count[State.ACCEPTED]} are accepted (read, kept and shown; the note says why nothing depends on them on one "
-        f"machine) and {count[State.REFUSED]} are refused by name when a Pod is created. None is dropped in silence.",
+        f"machine) and {count[State.REFUSED]} are refused by name when a Pod is created. None is dropped in silence. "
+        f"Of the refused ones {len(REMOVED_SOURCES)} are volume drivers that Kubernetes itself has given up.",
         "",
         "A status field is supported if it is told as a kubelet tells it. "
         "Init and ephemeral containers have the fields of containers.",
