@@ -92,6 +92,7 @@ def test_stock_kubectl(served: Daemon, tmp_path: Path) -> None:
         return ran.stdout + ran.stderr
 
     pods(kubectl)
+    resized(kubectl)
     rolled_out(kubectl)
     jobs(kubectl)
     sets(kubectl)
@@ -111,6 +112,16 @@ def pods(kubectl: Kubectl) -> None:
     assert "one" in kubectl("top", "pod", "one")
     assert "deployments" in kubectl("api-resources", "--api-group=apps")
     assert 'pod "one" deleted' in kubectl("delete", "pod", "one")
+
+
+def resized(kubectl: Kubectl) -> None:
+    kubectl("apply", "-f", "-", input=yaml.safe_dump(pod("two", container(resources={"requests": {"cpu": "10m"}}))))
+    kubectl("wait", "--for=condition=Ready", "pod/two", "--timeout=60s")
+    wanted = '{"spec":{"containers":[{"name":"main","resources":{"requests":{"cpu":"20m"}}}]}}'
+    assert kubectl("patch", "pod", "two", "--subresource", "resize", "--patch", wanted) == "pod/two patched\n"
+    where = "jsonpath={.status.containerStatuses[0].resources.requests.cpu}=20m"
+    assert "condition met" in kubectl("wait", f"--for={where}", "pod/two", "--timeout=60s")
+    kubectl("delete", "pod", "two")
 
 
 def rolled_out(kubectl: Kubectl) -> None:
@@ -200,7 +211,7 @@ def test_podrts_own_verbs(shared_daemon: Daemon, tmp_path: Path) -> None:
     assert podrt("set", "image", "deployment/own", "busybox=localhost/podrt/other:1").endswith("image updated\n")
     assert podrt("rollout", "status", "deployment/own").endswith("successfully rolled out\n")
     history = podrt("rollout", "history", "deployment/own").splitlines()
-    assert [line.split()[0] for line in history[2:]] == ["1", "2"]
+    assert [line.split()[0] for line in history[2:] if line] == ["1", "2"]
     assert podrt("rollout", "undo", "deployment/own") == "deployment.apps/own rolled back\n"
     assert podrt("rollout", "restart", "deployment/own") == "deployment.apps/own restarted\n"
     assert podrt("rollout", "pause", "deployment/own") == "deployment.apps/own paused\n"
