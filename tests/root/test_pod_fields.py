@@ -192,13 +192,17 @@ def test_what_a_container_may_not_do(shared_daemon: Daemon) -> None:
 def test_sysctls(shared_daemon: Daemon) -> None:
     values = [
         {"name": "net.ipv4.ip_local_port_range", "value": "40000 41000"},
-        {"name": "kernel.sem", "value": "250 32000 100 99"},
+        {"name": "kernel.shm_rmid_forced", "value": "1"},
     ]
     shared_daemon.apply(pod("set", securityContext={"sysctls": values}))
     shared_daemon.wait_for("set", "Running")
-    text = shared_daemon.exec("set", "cat", "/proc/sys/net/ipv4/ip_local_port_range", "/proc/sys/kernel/sem")
-    assert text.split() == ["40000", "41000", "250", "32000", "100", "99"]
-    assert Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split() != ["40000", "41000"]
+    text = shared_daemon.exec(
+        "set", "cat", "/proc/sys/net/ipv4/ip_local_port_range", "/proc/sys/kernel/shm_rmid_forced"
+    )
+    assert text.split() == ["40000", "41000", "1"]
+    here = Path("/proc/sys")
+    assert (here / "net/ipv4/ip_local_port_range").read_text().split() != ["40000", "41000"]
+    assert (here / "kernel/shm_rmid_forced").read_text() == "0\n"
 
 
 @pytest.mark.fields(
