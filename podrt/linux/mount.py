@@ -27,7 +27,7 @@ from podrt.linux.mount_table import mount_points as mount_points
 from podrt.linux.mount_table import pin_namespace as pin_namespace
 from podrt.linux.mount_table import set_tree as set_tree
 from podrt.linux.mount_table import unpin as unpin
-from podrt.linux.overlay import configure, mount_overlay
+from podrt.linux.overlay import attach_layers, configure, mount_overlay
 
 _EMPTY = libc.MOVE_MOUNT_F_EMPTY_PATH | libc.MOVE_MOUNT_T_EMPTY_PATH
 _NULL_DEVICE = os.makedev(1, 3)
@@ -110,6 +110,7 @@ class Overlay(NamedTuple):
         options = list(self.options)
         if self.upper:
             options += [f"upperdir={self.upper}", f"workdir={self.work}"]
+        attach_layers(self.target, [context.fds[index] for index in self.lower_fds])
         context.root_fd = mount_overlay(self.target, lower, options)
 
     def describe(self) -> str:

@@ -13,6 +13,19 @@ _LAYERS_SINCE = (6, 7)
 with a line in the kernel's log for each container."""
 
 
+_DETACHED_LAYERS_SINCE = (6, 15)
+
+
+def attach_layers(target: str, fds: Sequence[int]) -> None:
+    """Attach detached trees that are to be layers of an overlay at ``target``, where the kernel wants that of layers.
+
+    They lie below the overlay, one on the other, and vanish with all else when the root is pivoted.
+    """
+    if _kernel() < _DETACHED_LAYERS_SINCE:
+        for fd in fds:
+            libc.move_mount(fd, "", libc.AT_FDCWD, target, libc.MOVE_MOUNT_F_EMPTY_PATH)
+
+
 def mount_overlay(target: str, lower: Sequence[str], options: Sequence[str]) -> int:
     """Mount an overlay at ``target``, ``lower`` from top to bottom; returns a descriptor of its root."""
     fd = _by_layer(lower, options)
