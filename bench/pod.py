@@ -10,7 +10,8 @@ CONTAINERS = 2
 
 def pod(name: str) -> dict[str, Any]:
     container = {"image": IMAGE, "command": ["sleep", "1000000"], "imagePullPolicy": "Never"}
-    limits = {"resources": {"limits": {"cpu": "500m", "memory": "64Mi"}}}
-    containers = [{"name": f"c{number}", **container, **limits} for number in range(CONTAINERS)]
+    # Limits, so that they are written to the cgroup; small requests, so that hundreds have room on a small machine.
+    amounts = {"limits": {"cpu": "500m", "memory": "64Mi"}, "requests": {"cpu": "1m", "memory": "1Mi"}}
+    containers = [{"name": f"c{number}", **container, "resources": amounts} for number in range(CONTAINERS)]
     spec = {"containers": containers, "terminationGracePeriodSeconds": 0}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
