@@ -21,17 +21,19 @@ from tests.framework.registry import PASSWORD, USER, cutting_proxy, docker_regis
 pytestmark = needs(registries.available(), "docker-registry")
 
 BUSYBOX = "localhost/podrt/busybox:latest"
-JOB_TEMPLATE = """
-apiVersion: v1
-kind: Pod
+JOB = """
+apiVersion: batch/v1
+kind: Job
 metadata:
   name: hello
 spec:
-  containers:
-  - name: hello
-    image: busybox:1.28
-    command: ['sh', '-c', 'echo "Hello, Kubernetes!" && sleep 3600']
-  restartPolicy: OnFailure
+  template:
+    spec:
+      containers:
+      - name: hello
+        image: busybox:1.28
+        command: ['sh', '-c', 'echo "Hello, Kubernetes!" && sleep 3600']
+      restartPolicy: OnFailure
 """
 
 
@@ -125,11 +127,14 @@ def test_local_names_are_taken_as_they_are(shared_daemon: Daemon) -> None:
     assert "never pulled" in waiting(found)["message"]
 
 
-def test_the_job_template_runs_with_a_mirror_of_docker_io(shared_daemon: Daemon, registry: str, pushed: str) -> None:
+def test_the_job_runs_as_it_stands_with_a_mirror_of_docker_io(
+    shared_daemon: Daemon, registry: str, pushed: str
+) -> None:
     configure(shared_daemon, "docker.io", f'[host."http://{registry}"]\n')
-    shared_daemon.apply(JOB_TEMPLATE)
-    shared_daemon.wait_for("hello", "Running")
-    assert eventually(lambda: shared_daemon.logs("hello")) == "Hello, Kubernetes!\n"
+    shared_daemon.cli("apply", "-f", "-", input=JOB)
+    name = eventually(shared_daemon.pods)[0]["metadata"]["name"]
+    shared_daemon.wait_for(name, "Running")
+    assert eventually(lambda: shared_daemon.logs(name)) == "Hello, Kubernetes!\n"
 
 
 @pytest.mark.fields("spec.imagePullSecrets")
