@@ -100,7 +100,8 @@ def data(literals: Sequence[str], files: Sequence[str], env_files: Sequence[str]
     for text in literals:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise CliError(f"invalid --from-literal source {text}, expected key=value", 2)
+            # Without the text: it may be a password that was meant to have a key.
+            raise CliError("invalid --from-literal: expected KEY=VALUE", 2)
         if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
             value = value[1:-1]
         put(key, value.encode())

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from podrt.api import protobuf
-from podrt.cli import create_config
+from podrt.cli import generators
 from podrt.cli.describe_config import describe_config_map, describe_limit_range, describe_quota, describe_secret
 from podrt.cli.describe_other import describe_namespace
 from podrt.cli.errors import CliError
@@ -26,24 +26,23 @@ def test_config_map_of_all_sources(tmp_path: Path) -> None:
     (tmp_path / "dir" / "two").write_bytes(b"\xff")
     (tmp_path / "dir" / "sub").mkdir()
     (tmp_path / "env").write_text("# comment\n\nA=b=c\n  D=\n")
-    made = create_config.config_map(
-        "x", "ns", ("k=v=w",), (str(tmp_path / "dir"), f"own={tmp_path / 'dir' / 'one'}"), (str(tmp_path / "env"),)
-    )
-    assert made["metadata"] == {"name": "x", "namespace": "ns"}
+    files = (str(tmp_path / "dir"), f"own={tmp_path / 'dir' / 'one'}")
+    made = generators.config_map("x", generators.data(("k=v=w",), files, (str(tmp_path / "env"),)))
+    assert made["metadata"] == {"name": "x"}
     assert made["data"] == {"k": "v=w", "one": "1", "own": "1", "A": "b=c", "D": ""}
     assert made["binaryData"] == {"two": "/w=="}
 
 
 def test_secret() -> None:
-    made = create_config.secret("x", "ns", "", ("k=v",), (), ())
+    made = generators.secret("x", "", generators.data(("k=v",), (), ()))
     assert (made["type"], made["data"]) == ("Opaque", {"k": base64.b64encode(b"v").decode()})
-    assert create_config.secret("x", "ns", "kubernetes.io/tls", (), (), ())["type"] == "kubernetes.io/tls"
+    assert generators.secret("x", "kubernetes.io/tls", {})["type"] == "kubernetes.io/tls"
 
 
 @pytest.mark.parametrize(("literals", "words"), [(("hunter2",), "KEY=VALUE"), (("a=1", "a=2"), 'key "a"')])
 def test_wrong_literals(literals: tuple[str, ...], words: str) -> None:
     with pytest.raises(CliError, match=words) as caught:
-        create_config.secret("x", "ns", "", literals, (), ())
+        generators.data(literals, (), ())
     assert "hunter2" not in str(caught.value)
 
 
