@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import os
 import signal
+import time
 import struct
 import termios
 from collections.abc import Sequence
@@ -280,6 +281,7 @@ def kill_tree(process: ProcessHandle) -> None:
     found: list[ProcessHandle] = [process]
     try:
         for handle in found:
+            _await_stop(handle.pid)
             for pid in _children(handle.pid):
                 if len(found) >= _MAX_TREE:
                     break
@@ -292,6 +294,21 @@ def kill_tree(process: ProcessHandle) -> None:
     finally:
         for handle in found[1:]:
             handle.close()
+
+
+def _await_stop(pid: int) -> None:
+    """Until a process that was sent SIGSTOP has stopped: a fork that was under way has its child by then.
+
+    At most 20 ms; one in an uninterruptible sleep doesn't fork meanwhile."""
+    for _ in range(40):
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                state = file.read().rpartition(b")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return
+        if state in (b"T", b"t", b"Z", b"X", b"D"):
+            return
+        time.sleep(0.0005)
 
 
 def _children(pid: int) -> list[int]:
