@@ -12,9 +12,9 @@ import contextlib
 import fcntl
 import os
 import signal
-import time
 import struct
 import termios
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
