@@ -129,7 +129,7 @@ def test_a_memory_hog_is_killed_and_counted(manager: Manager, spawn: Spawn) -> N
     # cgroup v2 counts a process twice that it kills for its group.
     assert manager.oom_kills(path) in ((1, 2) if manager.hierarchies.mode == "v2" else (1,))
     stats = manager.stats(path)
-    assert stats["oom_kills"] == 1
+    assert stats["oom_kills"] == manager.oom_kills(path)
     assert stats["memory_page_faults"] > 0
     assert manager.oom_kills(f"{manager.root}/gone") == 0
 
