@@ -284,9 +284,10 @@ class Daemon:
 
     def reboot(self) -> None:
         """What a reboot does: every process ends, nothing is mounted, /run is empty, links and cgroups are gone."""
+        # The daemon first: it would start another supervisor at once, which the sweep may not see yet.
+        self.kill()
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             self.kill_supervisor()
-        self.kill()
         self._sweep()
         for path in (self.config.run_dir, self.config.netns_dir):
             shutil.rmtree(path, ignore_errors=True)
