@@ -66,12 +66,8 @@ def bounds(deployment: Deployment) -> Bounds:
     return Bounds(surge, min(unavailable, replicas))
 
 
-def same_template(one: PodTemplateSpec, other: PodTemplateSpec) -> bool:
-    """Equal but for the label with the hash."""
-    return encoded_template(one) == encoded_template(other)
-
-
 def encoded_template(template: PodTemplateSpec) -> bytes:
+    """For comparing templates: without the label with the hash."""
     labels = {key: value for key, value in template.metadata.labels.items() if key != TEMPLATE_HASH}
     bare = replace(template, metadata=replace(template.metadata, labels=labels))
     return msgspec.json.encode(bare, order="deterministic")

@@ -14,6 +14,25 @@ COUNTER = f"i=0; while :; do echo line $i; i=$((i+1)); usleep {2000 if FACTOR ==
 emulated machine manages some dozens a second."""
 
 
+HELLO_JOB = """
+apiVersion: batch/v1
+kind: Job
+metadata:
+  name: hello
+spec:
+  template:
+    # This is the pod template
+    spec:
+      containers:
+      - name: hello
+        image: busybox:1.28
+        command: ['sh', '-c', 'echo "Hello, Kubernetes!" && sleep 3600']
+      restartPolicy: OnFailure
+    # The pod template ends here
+"""
+"""The Job of the documentation, as users paste it."""
+
+
 def container(name: str = "main", script: str = "", *, image: str = BUSYBOX, **fields: Any) -> dict[str, Any]:
     """A container that runs a shell script, or sleeps until it is told to end."""
     script = script or "trap 'exit 0' TERM; sleep 100000 & wait"

@@ -12,24 +12,7 @@ from typing import Any
 
 from tests.framework.client import Object, path_of
 from tests.framework.daemon import Daemon, eventually
-from tests.framework.pods import BUSYBOX, container, restarts, status
-
-HELLO = """
-apiVersion: batch/v1
-kind: Job
-metadata:
-  name: hello
-spec:
-  template:
-    # This is the pod template
-    spec:
-      containers:
-      - name: hello
-        image: busybox:1.28
-        command: ['sh', '-c', 'echo "Hello, Kubernetes!" && sleep 3600']
-      restartPolicy: OnFailure
-    # The pod template ends here
-"""
+from tests.framework.pods import BUSYBOX, HELLO_JOB, container, restarts, status
 
 
 def active_pods(pods: Iterable[Object]) -> list[Object]:
@@ -128,7 +111,7 @@ class Watcher:
 
 def test_hello_runs_restarts_and_is_made_anew(shared_daemon: Daemon) -> None:
     shared_daemon.cli("image", "tag", BUSYBOX, "busybox:1.28")
-    shared_daemon.cli("apply", "-f", "-", input=HELLO)
+    shared_daemon.cli("apply", "-f", "-", input=HELLO_JOB)
 
     def one() -> Object | None:
         found = active_pods(shared_daemon.pods())

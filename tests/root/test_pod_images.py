@@ -15,26 +15,13 @@ from tests.conftest import DaemonFactory
 from tests.framework import registry as registries
 from tests.framework.daemon import Daemon, eventually
 from tests.framework.patience import scaled
+from tests.framework.pods import HELLO_JOB
 from tests.framework.probes import needs
 from tests.framework.registry import PASSWORD, USER, cutting_proxy, docker_registry
 
 pytestmark = needs(registries.available(), "docker-registry")
 
 BUSYBOX = "localhost/podrt/busybox:latest"
-JOB = """
-apiVersion: batch/v1
-kind: Job
-metadata:
-  name: hello
-spec:
-  template:
-    spec:
-      containers:
-      - name: hello
-        image: busybox:1.28
-        command: ['sh', '-c', 'echo "Hello, Kubernetes!" && sleep 3600']
-      restartPolicy: OnFailure
-"""
 
 
 def pod(name: str, image: str, policy: str = "", **spec: Any) -> dict[str, Any]:
@@ -131,7 +118,7 @@ def test_the_job_runs_as_it_stands_with_a_mirror_of_docker_io(
     shared_daemon: Daemon, registry: str, pushed: str
 ) -> None:
     configure(shared_daemon, "docker.io", f'[host."http://{registry}"]\n')
-    shared_daemon.cli("apply", "-f", "-", input=JOB)
+    shared_daemon.cli("apply", "-f", "-", input=HELLO_JOB)
     name = eventually(shared_daemon.pods)[0]["metadata"]["name"]
     shared_daemon.wait_for(name, "Running")
     assert eventually(lambda: shared_daemon.logs(name)) == "Hello, Kubernetes!\n"
