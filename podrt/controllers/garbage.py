@@ -14,7 +14,7 @@ from podrt.errors import NotFoundError
 from podrt.model.kinds import BY_KIND, RESOURCES, Object, resource_of
 from podrt.model.meta import DeleteOptions, OwnerReference, Preconditions
 from podrt.model.pod import Pod
-from podrt.store.objects import FOREGROUND, ORPHAN
+from podrt.store.deletion import FOREGROUND, ORPHAN
 from podrt.store.watch import DELETED, Change
 
 NAME = "garbage"

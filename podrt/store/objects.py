@@ -1,55 +1,34 @@
 """The rules between the API and the table: what creating, updating and deleting an object means.
 
-:class:`Registry` applies defaults, validation and this version's limits, keeps the metadata that belongs to the server,
-and does graceful deletion. Deleting a Pod that has a node only *asks*: deletionTimestamp and the grace period are set,
-and the node agent calls :meth:`Registry.finalize_pod` once nothing of it is left on the machine. That holds for a
-forced deletion (grace 0) too, unlike in a cluster: store and agent are one process here, so a name is never free while
-its old Pod still has an address.
+:class:`Registry` applies defaults, validation and this version's limits, and keeps the metadata that belongs to the
+server. Deleting is :mod:`podrt.store.deletion`'s.
 """
 
 from __future__ import annotations
 
-import datetime
-import logging
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec.structs import replace
 
-from podrt.errors import AlreadyExistsError, Cause, ConflictError, ForbiddenError, InvalidError, NotFoundError
+from podrt.errors import AlreadyExistsError, Cause, ConflictError, ForbiddenError, NotFoundError
 from podrt.model import defaults, object_defaults, support, validation
-from podrt.model.base import format_time, now, parse_time
-from podrt.model.batch import Job
-from podrt.model.kinds import BY_NAME, Object, Resource, resource_of
+from podrt.model.kinds import Object, Resource, resource_of
 from podrt.model.meta import DeleteOptions, ObjectMeta
 from podrt.model.namespace import Namespace
-from podrt.model.node import Node
 from podrt.model.pod import Pod
 from podrt.model.validation.resize import resized
 from podrt.store.accounts import AccountKeeper
 from podrt.store.admission import Admission
-from podrt.store.namespaces import PROTECTED, NamespaceReaper, first_namespaces
+from podrt.store.deletion import Deleter, Deletion
+from podrt.store.namespaces import first_namespaces
+from podrt.store.refusals import check_version, precondition, refuse_invalid
 from podrt.store.store import Store
-
-logger = logging.getLogger(__name__)
 
 T = TypeVar("T", bound=Object)
 
-FOREGROUND = "foregroundDeletion"
-ORPHAN = "orphan"
-PROPAGATION = {"Foreground": FOREGROUND, "Orphan": ORPHAN}
-"""Policy of a deletion to the finalizer that stands for it."""
 NAME_TRIES = 8
 """How often a generated name that is taken is drawn again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Deletion:
-    """What came of a delete: the object as it is now or was last, and whether it is gone already."""
-
-    object: Object
-    gone: bool
 
 
 class Registry:
@@ -62,7 +41,7 @@ class Registry:
         for namespace in first_namespaces():
             if store.find(Namespace, "", namespace) is None:
                 self.create(Namespace(metadata=ObjectMeta(name=namespace)))
-        self._reaper = NamespaceReaper(store, self._delete_content)
+        self._deleter = Deleter(store)
         self._accounts = AccountKeeper(store, self.create)
 
     # Creating
@@ -77,7 +56,7 @@ class Registry:
         obj = self._in_namespace(resource, obj)
         for attempt in range(1, NAME_TRIES + 1):
             new = self._admission.defaulted(self._prepared(resource, obj))
-            _refuse_invalid(resource, new.metadata, self._create_causes(obj, new))
+            refuse_invalid(resource, new.metadata, self._create_causes(obj, new))
             try:
                 if self.store.find(type(new), new.metadata.namespace, new.metadata.name) is not None:
                     raise AlreadyExistsError(self._exists_message(resource, new))
@@ -139,16 +118,16 @@ class Registry:
         """
         resource = resource_of(obj)
         old = self.store.get(type(obj), obj.metadata.namespace, obj.metadata.name)
-        _check_version(resource, old, obj.metadata.resource_version)
+        check_version(resource, old, obj.metadata.resource_version)
         if obj.metadata.uid and obj.metadata.uid != old.metadata.uid:
-            raise _precondition(resource, old, "UID", obj.metadata.uid, old.metadata.uid)
+            raise precondition(resource, old, "UID", obj.metadata.uid, old.metadata.uid)
         new = self._merged(old, obj)
         causes = validation.validate_update(new, old) + support.unsupported_in(new)
-        _refuse_invalid(resource, new.metadata, causes)
+        refuse_invalid(resource, new.metadata, causes)
         if dry_run:
             return new
         stored = self.store.update(new)
-        if self._finished(stored):
+        if self._deleter.finished(stored):
             return self.store.delete(type(stored), stored.metadata.namespace, stored.metadata.name)
         return stored
 
@@ -184,27 +163,13 @@ class Registry:
         merged: T = new
         return merged
 
-    def _finished(self, obj: Object) -> bool:
-        """Whether nothing keeps an object that is being deleted. Pods on a node and namespaces are ended elsewhere."""
-        if obj.metadata.deletion_timestamp is None or obj.metadata.finalizers or isinstance(obj, Namespace):
-            return False
-        return not (isinstance(obj, Pod) and self._on_a_node(obj))
-
-    def _on_a_node(self, pod: Pod) -> bool:
-        """Whether some agent has the last word on a Pod. None has if its node does not exist, but others do.
-
-        Before any node is registered nothing is known, and the Pod waits for its agent.
-        """
-        name = pod.spec.node_name
-        return bool(name) and (self.store.find(Node, "", name) is not None or not self.store.count(Node))
-
     def update_status(self, obj: T, *, dry_run: bool = False) -> T:
         """Replace an object's status and nothing else. Raises NotFoundError, ConflictError, InvalidError."""
         resource = resource_of(obj)
         old = self.store.get(type(obj), obj.metadata.namespace, obj.metadata.name)
-        _check_version(resource, old, obj.metadata.resource_version)
+        check_version(resource, old, obj.metadata.resource_version)
         if obj.metadata.uid and obj.metadata.uid != old.metadata.uid:
-            raise _precondition(resource, old, "UID", obj.metadata.uid, old.metadata.uid)
+            raise precondition(resource, old, "UID", obj.metadata.uid, old.metadata.uid)
         if not hasattr(obj, "status"):
             raise NotFoundError(f"{resource.qualified} have no status subresource")
         new = replace(old, status=obj.status)
@@ -234,13 +199,13 @@ class Registry:
         """The stored Pod that a request is about."""
         old = self.store.get(Pod, sent.metadata.namespace, sent.metadata.name)
         resource = resource_of(old)
-        _check_version(resource, old, sent.metadata.resource_version)
+        check_version(resource, old, sent.metadata.resource_version)
         if sent.metadata.uid and sent.metadata.uid != old.metadata.uid:
-            raise _precondition(resource, old, "UID", sent.metadata.uid, old.metadata.uid)
+            raise precondition(resource, old, "UID", sent.metadata.uid, old.metadata.uid)
         return old
 
     def _change_spec(self, new: Pod, old: Pod, causes: list[Cause], *, dry_run: bool) -> Pod:
-        _refuse_invalid(resource_of(old), new.metadata, [*causes, *support.unsupported(new.spec)])
+        refuse_invalid(resource_of(old), new.metadata, [*causes, *support.unsupported(new.spec)])
         if new.spec == old.spec:
             return old
         new = replace(new, metadata=replace(old.metadata, generation=old.metadata.generation + 1))
@@ -253,7 +218,7 @@ class Registry:
             raise ConflictError(f'pod "{name}" is already assigned to node "{pod.spec.node_name}"')
         return self.store.update(replace(pod, spec=replace(pod.spec, node_name=node_name)))
 
-    # Deleting
+    # Deleting: see Deleter
 
     def delete(
         self,
@@ -264,158 +229,13 @@ class Registry:
         *,
         dry_run: bool = False,
     ) -> Deletion:
-        """Delete an object, or ask for it to be deleted.
+        """Delete an object, or ask for it to be deleted. Errors as of :meth:`Deleter.delete`."""
+        return self._deleter.delete(kind, namespace, name, options, dry_run=dry_run)
 
-        A grace period can be shortened by deleting again, never lengthened. Raises NotFoundError, ConflictError (a
-        precondition fails), ForbiddenError (a namespace that must stay), InvalidError.
-        """
-        options = options or DeleteOptions()
-        old = self.store.get(kind if isinstance(kind, str) else _plural(kind), namespace, name)
-        resource = resource_of(old)
-        _refuse_invalid(resource, old.metadata, validation.validate_delete_options(options), "DeleteOptions")
-        _check_preconditions(resource, old, options)
-        if isinstance(old, Namespace) and name in PROTECTED:
-            raise ForbiddenError(f'namespaces "{name}" is forbidden: this namespace may not be deleted')
-        if dry_run:
-            return Deletion(old, gone=False)
-        if isinstance(old, Pod):
-            return self._delete_pod(old, options)
-        if isinstance(old, Namespace):
-            return self._delete_namespace(old)
-        old = self._with_propagation(old, options)
-        if old.metadata.finalizers:
-            return Deletion(self._mark(old, 0), gone=False)
-        return Deletion(self.store.delete(resource.name, namespace, name), gone=True)
-
-    def _with_propagation(self, old: T, options: DeleteOptions) -> T:
-        """Foreground and orphan are finalizers, which the garbage collector takes away once they are fulfilled."""
-        policy = options.propagation_policy
-        if policy is None and options.orphan_dependents is not None:
-            policy = "Orphan" if options.orphan_dependents else "Background"
-        if policy is None:
-            # Kubernetes' default of batch/v1 Jobs is an old one; kubectl always names a policy.
-            policy = "Orphan" if isinstance(old, Job) else "Background"
-        wanted = PROPAGATION.get(policy)
-        kept = tuple(name for name in old.metadata.finalizers if name not in PROPAGATION.values())
-        finalizers = (*kept, wanted) if wanted else kept
-        if finalizers == old.metadata.finalizers:
-            return old
-        return self.store.update(replace(old, metadata=replace(old.metadata, finalizers=finalizers)))
-
-    def release(self, obj: T, finalizer: str) -> None:
+    def release(self, obj: Object, finalizer: str) -> None:
         """Take a finalizer away; an object that is being deleted goes with its last one."""
-        old = self.store.find(type(obj), obj.metadata.namespace, obj.metadata.name)
-        if old is None or old.metadata.uid != obj.metadata.uid or finalizer not in old.metadata.finalizers:
-            return
-        kept = tuple(name for name in old.metadata.finalizers if name != finalizer)
-        new = self.store.update(replace(old, metadata=replace(old.metadata, finalizers=kept)))
-        if self._finished(new):
-            self.store.delete(resource_of(new).name, new.metadata.namespace, new.metadata.name)
-
-    def _delete_pod(self, pod: Pod, options: DeleteOptions) -> Deletion:
-        grace = options.grace_period_seconds
-        if grace is None:
-            grace = pod.spec.termination_grace_period_seconds
-        if grace is None:
-            grace = 30
-        if grace < 0:
-            grace = 1
-        waits = self._on_a_node(pod)
-        if not waits or pod.status.phase in ("Succeeded", "Failed"):
-            grace = 0
-        if not waits and not pod.metadata.finalizers:
-            gone = self.store.delete(Pod, pod.metadata.namespace, pod.metadata.name)
-            return Deletion(gone, gone=True)
-        return Deletion(self._mark(pod, grace), gone=False)
-
-    def _delete_namespace(self, namespace: Namespace) -> Deletion:
-        terminating = replace(namespace, status=replace(namespace.status, phase="Terminating"))
-        marked = self._mark(self.store.update(terminating), 0)
-        gone = self._reaper.reap(namespace.metadata.name)
-        return Deletion(marked, gone=gone)
-
-    def _delete_content(self, obj: Object) -> None:
-        if isinstance(obj, Pod) and obj.metadata.deletion_timestamp is not None:
-            return
-        options = DeleteOptions(propagation_policy="Background")
-        self.delete(resource_of(obj).name, obj.metadata.namespace, obj.metadata.name, options)
-
-    def _mark(self, obj: T, grace: int) -> T:
-        """Set or shorten the time of deletion."""
-        metadata = obj.metadata
-        if metadata.deletion_timestamp is None:
-            deadline = now() + datetime.timedelta(seconds=min(grace, 10**9))
-            generation = metadata.generation + 1 if metadata.generation else 0
-        else:
-            before = metadata.deletion_grace_period_seconds or 0
-            if grace >= before:
-                return obj
-            asked = parse_time(metadata.deletion_timestamp) - datetime.timedelta(seconds=min(before, 10**9))
-            deadline = max(asked + datetime.timedelta(seconds=grace), asked)
-            generation = metadata.generation
-        marked = replace(
-            metadata,
-            deletion_timestamp=format_time(deadline),
-            deletion_grace_period_seconds=grace,
-            generation=generation,
-        )
-        return self.store.update(replace(obj, metadata=marked))
+        self._deleter.release(obj, finalizer)
 
     def finalize_pod(self, namespace: str, name: str, uid: str) -> bool:
-        """The node agent's last word on a Pod: nothing of it is left on the machine.
-
-        True if the object is gone (or is another Pod by now); False while finalizers keep it, and then to be called
-        again when they change. Raises ConflictError if nobody asked for its deletion.
-        """
-        pod = self.store.find(Pod, namespace, name)
-        if pod is None or pod.metadata.uid != uid:
-            return True
-        if pod.metadata.deletion_timestamp is None:
-            raise ConflictError(f'pod "{name}" is not being deleted')
-        if pod.metadata.finalizers:
-            if pod.metadata.deletion_grace_period_seconds:
-                self._mark(pod, 0)
-            return False
-        self.store.delete(Pod, namespace, name)
-        return True
-
-
-def _plural(kind: type[Object]) -> str:
-    return next(name for name, resource in BY_NAME.items() if resource.struct is kind)
-
-
-def _refuse_invalid(resource: Resource, metadata: ObjectMeta, causes: list[Cause], kind: str = "") -> None:
-    if causes:
-        raise invalid(kind or resource.kind, metadata.name or metadata.generate_name, causes)
-
-
-def invalid(kind: str, name: str, causes: list[Cause]) -> InvalidError:
-    """The error of an object with these causes, in Kubernetes' words."""
-    texts = [f"{cause.field}: {cause.message}" for cause in causes]
-    text = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
-    return InvalidError(f'{kind} "{name}" is invalid: {text}', causes)
-
-
-def _check_version(resource: Resource, old: Object, version: str) -> None:
-    if version and version != old.metadata.resource_version:
-        raise ConflictError(
-            f'Operation cannot be fulfilled on {resource.qualified} "{old.metadata.name}": '
-            "the object has been modified; please apply your changes to the latest version and try again"
-        )
-
-
-def _check_preconditions(resource: Resource, old: Object, options: DeleteOptions) -> None:
-    wanted = options.preconditions
-    if wanted is None:
-        return
-    if wanted.uid is not None and wanted.uid != old.metadata.uid:
-        raise _precondition(resource, old, "UID", wanted.uid, old.metadata.uid)
-    if wanted.resource_version is not None and wanted.resource_version != old.metadata.resource_version:
-        raise _precondition(resource, old, "ResourceVersion", wanted.resource_version, old.metadata.resource_version)
-
-
-def _precondition(resource: Resource, old: Object, what: str, wanted: str, found: str) -> ConflictError:
-    return ConflictError(
-        f'Operation cannot be fulfilled on {resource.qualified} "{old.metadata.name}": Precondition failed: '
-        f"{what} in precondition: {wanted}, {what} in object meta: {found}"
-    )
+        """The node agent's last word on a Pod; whether the object is gone. Raises ConflictError."""
+        return self._deleter.finalize_pod(namespace, name, uid)

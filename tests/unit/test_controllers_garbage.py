@@ -14,7 +14,7 @@ from podrt.model.configuration import ConfigMap
 from podrt.model.meta import DeleteOptions, OwnerReference
 from podrt.model.namespace import Namespace
 from podrt.model.pod import Pod
-from podrt.store.objects import FOREGROUND
+from podrt.store.deletion import FOREGROUND
 from tests.framework.workloads import World, job, workload
 
 
