@@ -19,6 +19,7 @@ from podrt.errors import InvalidError
 
 DEFAULT_CONFIG_FILE = Path("/etc/podrt/config.toml")
 _THRESHOLD = re.compile(r"[0-9]+([KMGT]i?)?|[0-9]{1,2}(\.[0-9]+)?%|100%")
+_ADDRESS = re.compile(r"([0-9.]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}")
 DEFAULT_SOCKET = Path("/run/podrt/podrt.sock")
 
 
@@ -80,6 +81,15 @@ class Config:
     """Seconds that the node stays under pressure after the shortage is over."""
     allowed_unsafe_sysctls: str = ""
     """Sysctls that Pods may set beside the safe ones, separated by commas; ``net.core.*`` is all that begin so."""
+    cri_socket: str = ""
+    """Where a kubelet finds the CRI, usually ``/run/podrt/cri.sock``. Empty: no CRI."""
+    cri_stream_address: str = "127.0.0.1:0"
+    """Where exec, attach and port-forward of the CRI are served; port 0: any free one."""
+    cri_network: str = "bridge"
+    """Who connects the sandboxes of the CRI: podrt's own ``bridge``, or the ``cni`` plugins of a cluster."""
+    cni_conf_dir: Path = Path("/etc/cni/net.d")
+    cni_bin_dirs: str = "/opt/cni/bin:/usr/lib/cni"
+    """Directories of CNI plugins, separated by colons; the first that has a plugin wins."""
 
     @property
     def supervisor_socket(self) -> Path:
@@ -106,6 +116,8 @@ class Config:
             "image_gc_high": 100,
             "eviction_memory_available": "0",
             "eviction_disk_available": "0",
+            "cni_conf_dir": root / "cni" / "net.d",
+            "cni_bin_dirs": str(root / "cni" / "bin"),
         }
         return cls(**(values | settings))
 
@@ -156,6 +168,14 @@ def _build(values: dict[str, Any], source: str) -> Config:
             raise InvalidError(f"{source}: {key}: must be like 100Mi or 10%, not {getattr(config, key)!r}")
     if config.eviction_period < 1:
         raise InvalidError(f"{source}: eviction_period: must be at least 1")
+    if config.cri_socket and not Path(config.cri_socket).is_absolute():
+        raise InvalidError(f"{source}: cri_socket: must be an absolute path, not {config.cri_socket!r}")
+    if config.cri_network not in ("bridge", "cni"):
+        raise InvalidError(f"{source}: cri_network: must be bridge or cni, not {config.cri_network!r}")
+    if not _ADDRESS.fullmatch(config.cri_stream_address):
+        raise InvalidError(
+            f"{source}: cri_stream_address: must be like 127.0.0.1:0 or [::1]:0, not {config.cri_stream_address!r}"
+        )
     if config.registry_parallel < 1:
         raise InvalidError(f"{source}: registry_parallel: must be at least 1")
     if not config.subnet_v4:

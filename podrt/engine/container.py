@@ -186,7 +186,7 @@ def _new_record(machine: Machine, sandbox: Sandbox, spec: ContainerSpec) -> Cont
     shared = sandbox.record.spec
     hostname = "" if shared.network == NamespaceMode.NODE else shared.hostname
     resolved = command.resolve(spec, image.config, hostname)
-    if not spec.resources.pids_limit and machine.config.pids_limit:
+    if not spec.resources.pids_limit and machine.config.pids_limit and not shared.owner:
         spec = parts.replaced(spec, resources=parts.replaced(spec.resources, pids_limit=machine.config.pids_limit))
     identity = sandbox.spare_ids.pop() if sandbox.spare_ids else secrets.token_hex(32)
     return ContainerRecord(

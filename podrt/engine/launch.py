@@ -200,6 +200,9 @@ def stdio(unit: Container) -> Stdio:
 def log(machine: Machine, unit: Container) -> Log | None:
     if not unit.record.log_path:
         return None
+    if machine.sandbox(unit.record.sandbox_id).record.spec.owner:
+        # A kubelet rotates by itself: it renames the file and says so.
+        return Log(unit.record.log_path, 0, 1)
     return Log(unit.record.log_path, machine.config.log_max_bytes, machine.config.log_max_files)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import posixpath
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,6 +34,11 @@ def replaced(struct: T, **fields: Any) -> T:
 
 def cgroup_path(machine: Machine, name: str) -> str:
     return f"{machine.cgroups.root.rstrip('/')}/{name}"
+
+
+def is_cgroup(path: str) -> bool:
+    """Whether ``path`` names a cgroup below the hierarchies' roots, and can't name another by way of ``..``."""
+    return path.startswith("/") and path != "/" and posixpath.normpath(path) == path and not path.startswith("//")
 
 
 def device_rules(spec: ContainerSpec) -> tuple[DeviceRule, ...] | None:

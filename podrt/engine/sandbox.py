@@ -183,6 +183,10 @@ def _check(machine: Machine, spec: SandboxSpec) -> tuple[tuple[str, str], ...]:
             f"sandbox {spec.name}: hostname {spec.hostname!r} has over 64 characters",
             (Cause("hostname", "at most 64 characters"),),
         )
+    if spec.cgroup_parent and not parts.is_cgroup(spec.cgroup_parent):
+        raise InvalidError(
+            f"sandbox {spec.name}: cgroup_parent must be an absolute path without . and .., not {spec.cgroup_parent!r}"
+        )
     if spec.log_directory and not spec.log_directory.startswith("/"):
         raise InvalidError(f"sandbox {spec.name}: log_directory must be absolute, not {spec.log_directory!r}")
     if spec.pid == NamespaceMode.POD and not (machine.pause_root / "pause").exists():
@@ -204,17 +208,27 @@ def _check(machine: Machine, spec: SandboxSpec) -> tuple[tuple[str, str], ...]:
 
 
 def _new_record(machine: Machine, spec: SandboxSpec) -> SandboxRecord:
-    cgroup = spec.cgroup_parent or parts.cgroup_path(machine, f"pod{spec.uid}")
+    identity = secrets.token_hex(32)
+    cgroup = _cgroup(machine, spec, identity)
     known = any(other.record.cgroup == cgroup and other.record.own_cgroup for other in machine.sandboxes.values())
     below = cgroup.startswith(parts.cgroup_path(machine, ""))
     return SandboxRecord(
-        id=secrets.token_hex(32),
+        id=identity,
         spec=spec,
         phase=Phase.CREATING,
         created_at=time.time(),
         cgroup=cgroup,
         own_cgroup=below or known or not machine.cgroups.exists(cgroup),
     )
+
+
+def _cgroup(machine: Machine, spec: SandboxSpec, identity: str) -> str:
+    """Two of one uid may be there at once where the uid is not ours, so those are told apart by their ids."""
+    if not spec.owner:
+        return spec.cgroup_parent or parts.cgroup_path(machine, f"pod{spec.uid}")
+    if spec.cgroup_parent:
+        return f"{spec.cgroup_parent}/{identity}"
+    return parts.cgroup_path(machine, f"pod{identity}")
 
 
 def _with(record: SandboxRecord, **fields: object) -> SandboxRecord:

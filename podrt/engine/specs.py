@@ -87,9 +87,17 @@ class SandboxSpec(Struct, frozen=True, kw_only=True):
     port_mappings: tuple[PortMapping, ...] = ()
     sysctls: dict[str, str] = {}
     cgroup_parent: str = ""
-    """Path of the Pod's cgroup below each hierarchy, made by the engine. Empty: ``<cgroup_root>/pod<uid>``."""
+    """Path of the Pod's cgroup below each hierarchy, made by the engine. Empty: ``<cgroup_root>/pod<uid>``.
+
+    With an ``owner`` it is the owner's, who limits and removes it: the sandbox gets a cgroup of its own in it, named by
+    its id."""
     resources: Resources = Resources()
     shm_size: int = 64 * 1024 * 1024
+    owner: str = ""
+    """Whose it is: "" of the Pods of the API, ``cri`` of a kubelet. Nobody touches another's sandboxes."""
+    runtime_handler: str = ""
+    privileged: bool = False
+    """It may have privileged containers (only asked by the CRI)."""
 
 
 class Propagation(enum.StrEnum):

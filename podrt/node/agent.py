@@ -30,7 +30,6 @@ from podrt.model.status import ContainerStatus
 from podrt.node import convert, volumes
 from podrt.node.claims import Claims
 from podrt.node.context import Context
-from podrt.node.facts import MANAGER, MANAGER_LABEL
 from podrt.node.node_status import MAX_IMAGES, NodeInfo
 from podrt.node.order import containers
 from podrt.node.pressure import Pressure
@@ -217,8 +216,10 @@ class Agent:
         uid = self._pods_of_boxes.get(event.sandbox_id)
         if uid is None:
             with contextlib.suppress(NotFoundError):
-                uid = uid_of(self._engine.sandbox_status(event.sandbox_id))
-                self._pods_of_boxes[event.sandbox_id] = uid
+                box = self._engine.sandbox_status(event.sandbox_id)
+                if box.spec.owner:
+                    return
+                uid = self._pods_of_boxes[event.sandbox_id] = uid_of(box)
         if event.kind is EventKind.SANDBOX_DELETED:
             self._pods_of_boxes.pop(event.sandbox_id, None)
         worker = self._workers.get(uid or "")
@@ -231,7 +232,7 @@ class Agent:
 
     async def _remove_orphans(self, known: set[str]) -> None:
         for box in self._engine.list_sandboxes():
-            if box.spec.labels.get(MANAGER_LABEL) == MANAGER and uid_of(box) not in known:
+            if not box.spec.owner and uid_of(box) not in known:
                 logger.warning("sandbox %s belongs to no Pod: removing it", box.id)
                 try:
                     await self._engine.remove_sandbox(box.id)

@@ -12,6 +12,7 @@ import psutil
 from msgspec.structs import replace
 
 from podrt.config import Config
+from podrt.engine import idranges
 from podrt.engine.api import EngineApi
 from podrt.engine.specs import SandboxStatus
 from podrt.image.registry_pull import Puller
@@ -19,8 +20,7 @@ from podrt.image.service import ImageStore
 from podrt.model.base import format_time
 from podrt.model.pod import Pod
 from podrt.model.status import PodCondition
-from podrt.node import convert, resources
-from podrt.node.facts import MANAGER, MANAGER_LABEL
+from podrt.node import resources
 from podrt.node.node_status import NodeInfo
 from podrt.node.order import containers
 from podrt.node.status import NodeFacts
@@ -88,12 +88,11 @@ class Context:
 
     def sandboxes_of(self, uid: str) -> list[SandboxStatus]:
         """The engine's sandboxes of one Pod that the API made (not those of the CRI)."""
-        return [box for box in self.engine.list_sandboxes(uid) if box.spec.labels.get(MANAGER_LABEL) == MANAGER]
+        return [box for box in self.engine.list_sandboxes(uid) if not box.spec.owner]
 
-    def id_slots(self) -> set[int]:
-        """The id ranges that user-namespaced sandboxes hold."""
-        slots = (convert.slot_of(box.spec) for box in self.engine.list_sandboxes())
-        return {slot for slot in slots if slot is not None}
+    def id_slot(self, uid: str) -> int:
+        """A free id range for the Pod of ``uid``. Others hold ranges, too: the sandboxes of the CRI."""
+        return idranges.choose(uid, idranges.taken(box.spec for box in self.engine.list_sandboxes()))
 
     def remove_pod(self, pod: Pod) -> bool:
         """The last step of a deletion; False while finalizers keep the object."""

@@ -5,16 +5,15 @@ Whatever is decided here about a Pod's security follows the container's security
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
 from podrt.config import Config
+from podrt.engine import idranges
 from podrt.engine.specs import (
     ContainerSpec,
     ContainerState,
-    IdMap,
     Mount,
     NamespaceMode,
     PortMapping,
@@ -30,12 +29,6 @@ from podrt.model.security import AppArmorProfile, PodSecurityContext, SecurityCo
 from podrt.node import facts, qos, resources
 from podrt.node.actions import StartContainer
 from podrt.node.env import expand
-
-ID_RANGE = 65_536
-"""Ids of one user-namespaced Pod."""
-ID_FIRST = 1 << 30
-"""The first host id for user-namespaced Pods; beyond what distributions give out in /etc/subuid."""
-ID_SLOTS = 16_000
 
 HOSTNAME_LENGTH = 64
 """The kernel's limit (uname(2))."""
@@ -83,9 +76,7 @@ def sandbox_spec(
     """What RunPodSandbox is given. ``id_slot`` chooses the id range of a Pod with ``hostUsers: false``."""
     spec, meta = pod.spec, pod.metadata
     context = spec.security_context or PodSecurityContext()
-    maps: tuple[IdMap, ...] = ()
-    if spec.host_users is False:
-        maps = (IdMap(inside=0, outside=ID_FIRST + id_slot * ID_RANGE, count=ID_RANGE),)
+    maps = idranges.maps(id_slot) if spec.host_users is False else ()
     servers, searches, options = _dns(pod)
     return SandboxSpec(
         name=meta.name,
@@ -97,7 +88,6 @@ def sandbox_spec(
             facts.POD_NAME_LABEL: meta.name,
             facts.POD_NAMESPACE_LABEL: meta.namespace,
             facts.POD_UID_LABEL: meta.uid,
-            facts.MANAGER_LABEL: facts.MANAGER,
         },
         hostname=kernel_name(pod, config, node_name),
         log_directory=log_directory(config, pod),
@@ -151,17 +141,6 @@ def _ports(pod: Pod) -> tuple[PortMapping, ...]:
     )
 
 
-def id_slot(uid: str, taken: set[int]) -> int:
-    """A free id range for the Pod of ``uid``; the same one for the same Pod unless another has it."""
-    start = int.from_bytes(hashlib.sha256(uid.encode()).digest()[:8]) % ID_SLOTS
-    return next(slot % ID_SLOTS for slot in range(start, start + ID_SLOTS) if slot % ID_SLOTS not in taken)
-
-
-def slot_of(spec: SandboxSpec) -> int | None:
-    """The id range that a sandbox has; None without a user namespace."""
-    return (spec.uid_maps[0].outside - ID_FIRST) // ID_RANGE if spec.uid_maps else None
-
-
 def container_spec(
     pod: Pod,
     container: Container,
@@ -185,7 +164,6 @@ def container_spec(
             facts.POD_NAMESPACE_LABEL: meta.namespace,
             facts.POD_UID_LABEL: meta.uid,
             facts.CONTAINER_NAME_LABEL: container.name,
-            facts.MANAGER_LABEL: facts.MANAGER,
         },
         annotations={facts.LEVEL_ANNOTATION: str(start.level), facts.IMAGE_ANNOTATION: container.image},
         command=tuple(expand(word, environment) for word in container.command),

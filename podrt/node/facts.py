@@ -23,8 +23,6 @@ POD_UID_LABEL = "io.kubernetes.pod.uid"
 POD_NAME_LABEL = "io.kubernetes.pod.name"
 POD_NAMESPACE_LABEL = "io.kubernetes.pod.namespace"
 CONTAINER_NAME_LABEL = "io.kubernetes.container.name"
-MANAGER_LABEL = "podrt.dev/managed-by"
-MANAGER = "podrtd"
 UNKNOWN_CODE = 137
 
 

@@ -266,10 +266,6 @@ class PodWorker:
                 for start in starts:
                     self._volumes.release(start.name)
 
-    def _id_slot(self, pod: Pod) -> int:
-        """The id range for a Pod with a user namespace; the others' is not looked at."""
-        return convert.id_slot(self.uid, self._context.id_slots()) if pod.spec.host_users is False else 0
-
     async def _set_up(self, pod: Pod, action: SetUpSandbox) -> None:
         context = self._context
         if text := sysctls.refusal(pod, context.config.allowed_unsafe_sysctls.split(",")):
@@ -277,7 +273,9 @@ class PodWorker:
             return
         try:
             await self._volumes.set_up(pod, again=True)
-            slot, sizes = self._id_slot(pod), context.page_sizes()
+            # Chosen and taken without a pause between: nobody else can have it meanwhile.
+            slot = context.id_slot(self.uid) if pod.spec.host_users is False else 0
+            sizes = context.page_sizes()
             spec = convert.sandbox_spec(pod, context.config, action.attempt, context.node_name, slot, sizes)
             status = await context.engine.run_sandbox(spec)
             self._write_hosts(pod, status)

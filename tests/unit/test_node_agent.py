@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from podrt.config import Config
 from podrt.engine.logs import LogOptions
-from podrt.engine.specs import Resources
+from podrt.engine.specs import EngineEvent, EventKind, Resources, SandboxSpec, SandboxState, SandboxStatus
 from podrt.errors import ConflictError
 from podrt.image.service import ImageStore
 from podrt.model.container import Container
@@ -33,23 +33,42 @@ POD = Pod(
 
 
 class IdleEngine:
-    """The part of ``EngineApi`` that an agent without Pods calls."""
+    """The part of ``EngineApi`` that an agent without Pods calls. Its one sandbox is of a Pod that nobody knows."""
 
-    def list_sandboxes(self) -> list[Any]:
-        return []
+    def __init__(self, owner: str = "cri") -> None:
+        spec = SandboxSpec(name="a", namespace="default", uid="1", owner=owner)
+        self.box = SandboxStatus(id="b0", spec=spec, state=SandboxState.READY, created_at=0)
+        self.removed: list[str] = []
+        self.events: asyncio.Queue[Any] = asyncio.Queue()
+
+    def list_sandboxes(self, uid: str = "") -> list[SandboxStatus]:
+        return [self.box]
+
+    def sandbox_status(self, sandbox_id: str) -> SandboxStatus:
+        return self.box
+
+    async def remove_sandbox(self, sandbox_id: str) -> None:
+        self.removed.append(sandbox_id)
 
     async def set_group(self, path: str, resources: Resources) -> None:
         pass
 
     def subscribe(self) -> asyncio.Queue[Any]:
-        return asyncio.Queue()
+        return self.events
 
     def unsubscribe(self, queue: asyncio.Queue[Any]) -> None:
         pass
 
 
 @pytest.fixture
-async def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Agent, EventRecorder, Store]]:
+def engine() -> IdleEngine:
+    return IdleEngine()
+
+
+@pytest.fixture
+async def parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: IdleEngine
+) -> AsyncIterator[tuple[Agent, EventRecorder, Store]]:
     """A started agent whose minute lasts 50 ms, with events that live for a second and a half."""
     monkeypatch.setattr(agent_module, "NODE_PERIOD", 0.05)
     failures: list[BaseException] = []
@@ -60,7 +79,7 @@ async def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     agent = Agent(
         Config.under(tmp_path, "t"),
         Registry(store),
-        IdleEngine(),  # type: ignore[arg-type]
+        engine,  # type: ignore[arg-type]
         images,
         recorder,
         on_failure=failures.append,
@@ -96,3 +115,33 @@ async def test_logs_that_are_not_there_are_refused_in_the_kubelets_words(
         agent.logs(failed, "main", LogOptions())
     with pytest.raises(ConflictError, match=r'^previous terminated container "main" in pod "a" not found$'):
         agent.logs(POD, "main", LogOptions(previous=True))
+
+
+@pytest.mark.parametrize(("owner", "removed"), [("", ["b0"]), ("cri", [])])
+async def test_only_its_own_sandboxes_are_orphans(
+    parts: tuple[Agent, EventRecorder, Store], engine: IdleEngine, owner: str, removed: list[str]
+) -> None:
+    engine.box = IdleEngine(owner).box
+    await parts[0]._remove_orphans(set())
+    assert engine.removed == removed
+
+
+@pytest.mark.parametrize(("owner", "poked"), [("", 1), ("cri", 0)])
+async def test_a_sandbox_of_another_with_a_pods_uid_is_not_the_pods(
+    parts: tuple[Agent, EventRecorder, Store], engine: IdleEngine, owner: str, poked: int
+) -> None:
+    agent = parts[0]
+    engine.box = IdleEngine(owner).box
+    assert len(agent._context.sandboxes_of("1")) == poked
+
+    class Worker:
+        pokes = 0
+
+        def poke(self) -> None:
+            self.pokes += 1
+
+    worker = Worker()
+    agent._workers["1"] = worker  # type: ignore[assignment]
+    agent._route(EngineEvent(kind=EventKind.CONTAINER_STOPPED, sandbox_id="b0", at=0))
+    assert worker.pokes == poked
+    del agent._workers["1"]

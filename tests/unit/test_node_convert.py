@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from podrt.config import Config
+from podrt.engine import idranges
 from podrt.engine.specs import Mount, NamespaceMode, SeccompKind
 from podrt.errors import InvalidError
 from podrt.model.container import (
@@ -197,17 +198,11 @@ def test_sandbox_spec() -> None:
     assert (spec.hostname, spec.attempt, spec.pid) == ("h", 2, NamespaceMode.POD)
     assert [(port.container_port, port.host_port) for port in spec.port_mappings] == [(80, 8080)]
     assert spec.log_directory == "/var/log/pods/ns_p_u-1"
-    assert convert.slot_of(spec) == 5
-    assert spec.uid_maps[0].outside % convert.ID_RANGE == 0
+    assert idranges.taken([spec]) == {5}
+    assert spec.uid_maps == spec.gid_maps
     host = convert.sandbox_spec(pod(host_network=True, host_pid=True, host_ipc=True), Config(), 0, "node", 0)
     assert (host.network, host.pid, host.ipc) == (NamespaceMode.NODE,) * 3
-    assert (host.hostname, convert.slot_of(host)) == ("node", None)
-
-
-def test_id_slots_differ() -> None:
-    first = convert.id_slot("one", set())
-    assert convert.id_slot("one", set()) == first
-    assert convert.id_slot("one", {first}) == (first + 1) % convert.ID_SLOTS
+    assert (host.hostname, host.uid_maps) == ("node", ())
 
 
 @pytest.mark.fields("spec.containers[].securityContext.runAsNonRoot")
