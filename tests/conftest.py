@@ -64,12 +64,19 @@ def image_store(daemon_base: Path, image_archives: dict[str, Path]) -> Path:
     return store
 
 
+@pytest.fixture(scope="session")
+def daemon_settings() -> dict[str, Any]:
+    """Settings of every daemon that the fixtures make; a tier may have its own."""
+    return {}
+
+
 @contextlib.contextmanager
-def _factory(base: Path, store: Path, keep: list[Daemon]) -> Generator[DaemonFactory]:
+def _factory(base: Path, store: Path, keep: list[Daemon], common: dict[str, Any]) -> Generator[DaemonFactory]:
     def make(
         *, start: bool = True, with_images: bool = True, env: dict[str, str] | None = None, **settings: Any
     ) -> Daemon:
-        daemon = Daemon(Path(tempfile.mkdtemp(dir=base)), store if with_images else None, **settings)
+        root = Path(tempfile.mkdtemp(dir=base))
+        daemon = Daemon(root, store if with_images else None, **(common | settings))
         keep.append(daemon)
         daemon.environment.update(env or {})
         if start:
@@ -86,10 +93,13 @@ def _factory(base: Path, store: Path, keep: list[Daemon]) -> Generator[DaemonFac
 
 
 @pytest.fixture
-def daemon_factory(request: pytest.FixtureRequest, daemon_base: Path, image_store: Path) -> Iterator[DaemonFactory]:
+def daemon_factory(
+    request: pytest.FixtureRequest, daemon_base: Path, image_store: Path, daemon_settings: dict[str, Any]
+) -> Iterator[DaemonFactory]:
     """``make(start=True, with_images=True, env={}, **config settings) -> Daemon``. Each is destroyed and checked for
     leaks after the test; the daemons' logs are in the report of a test that fails."""
-    with _factory(daemon_base, image_store, request.node.stash.setdefault(_daemons, [])) as make:
+    keep = request.node.stash.setdefault(_daemons, [])
+    with _factory(daemon_base, image_store, keep, daemon_settings) as make:
         yield make
 
 
@@ -100,9 +110,12 @@ def daemon(daemon_factory: DaemonFactory) -> Daemon:
 
 
 @pytest.fixture(scope="module")
-def module_daemon(request: pytest.FixtureRequest, daemon_base: Path, image_store: Path) -> Iterator[Daemon]:
+def module_daemon(
+    request: pytest.FixtureRequest, daemon_base: Path, image_store: Path, daemon_settings: dict[str, Any]
+) -> Iterator[Daemon]:
     """A started daemon that the tests of a file share; each removes its own Pods (see ``shared_daemon``)."""
-    with _factory(daemon_base, image_store, request.node.stash.setdefault(_daemons, [])) as make:
+    keep = request.node.stash.setdefault(_daemons, [])
+    with _factory(daemon_base, image_store, keep, daemon_settings) as make:
         yield make()
 
 

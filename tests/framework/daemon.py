@@ -63,7 +63,11 @@ def write_toml(path: Path, config: Config) -> None:
 class Daemon:
     """One podrtd and its supervisor. ``start`` and ``stop`` may be called any number of times."""
 
-    def __init__(self, root: Path, image_store: Path | None = None, **settings: Any) -> None:
+    def __init__(
+        self, root: Path, image_store: Path | None = None, *, cri: bool | None = None, **settings: Any
+    ) -> None:
+        """``cri``: serve the CRI as well. Unless said, the environment variable PODRT_TEST_CRI=1 asks for it: the
+        whole root tier must pass so, too."""
         self.root = root
         self.tag = new_tag()
         self.lease = SubnetLease()
@@ -75,6 +79,8 @@ class Daemon:
             "node_name": f"node-{self.tag}",
             "log_level": "debug",
         }
+        if os.environ.get("PODRT_TEST_CRI") == "1" if cri is None else cri:
+            defaults["cri_socket"] = str(root / "run" / "cri.sock")
         self.config = Config.under(root, self.tag, **(defaults | settings))
         self.config_file = root / "config.toml"
         self.log_file = root / "podrtd.log"
@@ -296,7 +302,7 @@ class Daemon:
     # ---- the end
 
     def delete_everything(self, timeout: float = 60.0) -> None:
-        """Delete all workloads, then all Pods without grace, and wait until there are none."""
+        """Delete all workloads, then all Pods without grace and what came through the CRI; wait until all are gone."""
         for kind in ("CronJob", "Job", "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"):
             collection = path_of(kind, "")
             group, _, plural = collection.partition("/namespaces/default")
@@ -309,6 +315,11 @@ class Daemon:
             metadata = pod["metadata"]
             with contextlib.suppress(ApiError):
                 self.delete(metadata["name"], metadata["namespace"], grace=0, wait=False)
+        if self.config.cri_socket:
+            from tests.framework.cri import CriClient
+
+            with CriClient(self.config.cri_socket, timeout) as client:
+                client.clear()
         eventually(lambda: not self.pods(), timeout, "all Pods are gone")
 
     def leaked(self, timeout: float = 3.0) -> list[str]:
