@@ -22,7 +22,7 @@ class Podrt:
     """One daemon under measurement. Times are milliseconds."""
 
     def __init__(self, root: Path, archive: Path) -> None:
-        subnets = {"subnet_v4": "10.215.0.0/16", "subnet_v6": "fd15:7064:7274::/64"}
+        subnets: dict[str, Any] = {"subnet_v4": "10.215.0.0/16", "subnet_v6": "fd15:7064:7274::/64"}
         self.daemon = Daemon(root, None, log_level="warning", **subnets)
         self.daemon.start()
         self.daemon.cli("image", "load", "-i", str(archive))

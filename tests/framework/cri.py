@@ -34,8 +34,9 @@ class CriClient:
     def __init__(self, path: str | Path, timeout: float = 60.0) -> None:
         self.timeout = scaled(timeout)
         self.channel = grpc.insecure_channel(f"unix:{path}")
-        self.runtime: Any = api_pb2_grpc.RuntimeServiceStub(self.channel)
-        self.images: Any = api_pb2_grpc.ImageServiceStub(self.channel)
+        stubs: Any = api_pb2_grpc
+        self.runtime = stubs.RuntimeServiceStub(self.channel)
+        self.images = stubs.ImageServiceStub(self.channel)
 
     def __enter__(self) -> Self:
         return self
