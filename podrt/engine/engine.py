@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,7 @@ from podrt.linux import apparmor
 from podrt.linux import mount as ops
 from podrt.linux.cgroup import Manager
 from podrt.network.bridge import BridgeNetwork
+from podrt.network.driver import Networks, Readiness
 from podrt.supervisor.protocol import ProcessRecord
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class Engine:
         cgroups: Manager,
         supervisor: SupervisorClient,
     ) -> None:
-        self._machine = Machine(config, images, network, cgroups, supervisor)
+        self._machine = Machine(config, images, Networks(config, network), cgroups, supervisor)
 
     # -- life
 
@@ -95,6 +96,7 @@ class Engine:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._machine.network.close()
         await self._machine.supervisor.close()
         for unit in self._machine.containers.values():
             unit.close()
@@ -124,6 +126,14 @@ class Engine:
 
     async def set_group(self, path: str, resources: Resources) -> None:
         await asyncio.to_thread(self._machine.cgroups.create, path, resources, pod=True)
+
+    async def cri_network(self) -> Readiness:
+        """Whether a sandbox made through the CRI can be connected: NetworkReady of its Status."""
+        return await self._machine.network.cri_readiness()
+
+    def cni_info(self) -> Mapping[str, object]:
+        """What is known of the CNI configuration, for the CRI's verbose Status; empty on the built-in bridge."""
+        return self._machine.network.cni_info()
 
     # -- containers
 

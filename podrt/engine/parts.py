@@ -6,7 +6,6 @@ import asyncio
 import errno
 import os
 import posixpath
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,12 +13,12 @@ import msgspec
 
 from podrt.engine import trees
 from podrt.engine.records import Phase, SandboxRecord
-from podrt.engine.specs import ContainerSpec, PortMapping
+from podrt.engine.specs import ContainerSpec
 from podrt.engine.state import Machine
 from podrt.errors import ConflictError
 from podrt.linux.cgroup import DEFAULT_RULES, DeviceRule
 from podrt.network import forward
-from podrt.network.bridge import Port
+from podrt.network.types import Attachment, AttachRequest, Dns, Port
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -52,16 +51,28 @@ def device_rules(spec: ContainerSpec) -> tuple[DeviceRule, ...] | None:
     return (*DEFAULT_RULES, *added)
 
 
-async def attach(machine: Machine, sandbox_id: str, netns: str, ports: Sequence[PortMapping]) -> tuple[str, ...]:
-    """Connect a sandbox's network namespace; returns its addresses. Raises ConflictError, ExhaustedError, OSError."""
-    mapped = [Port(port.container_port, port.host_port, port.protocol.value, port.host_ip) for port in ports]
-    attachment = await _in_thread(machine.network.attach, sandbox_id, netns, mapped)
-    return tuple(attachment.ips)
+async def attach(machine: Machine, record: SandboxRecord, netns: str) -> Attachment:
+    """Connect a sandbox's network namespace. Raises PodrtError (addresses, host ports, plugins), OSError."""
+    spec = record.spec
+    request = AttachRequest(
+        sandbox_id=record.id,
+        netns=netns,
+        ports=tuple(
+            Port(one.container_port, one.host_port, one.protocol.value, one.host_ip) for one in spec.port_mappings
+        ),
+        name=spec.name,
+        namespace=spec.namespace,
+        uid=spec.uid,
+        annotations=spec.annotations,
+        dns=Dns(spec.dns_servers, spec.dns_searches, spec.dns_options),
+        cgroup=record.cgroup,
+    )
+    return await machine.network.attach(spec.owner, request)
 
 
 async def detach(machine: Machine, sandbox_id: str) -> None:
     """Undo :func:`attach`; nothing if it is undone."""
-    await _in_thread(machine.network.detach, sandbox_id)
+    await machine.network.detach(sandbox_id)
 
 
 async def connect_port(record: SandboxRecord, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -73,11 +84,7 @@ async def connect_port(record: SandboxRecord, port: int) -> tuple[asyncio.Stream
 
 async def recover_network(machine: Machine, live: set[str]) -> None:
     """Have the network drop what belongs to no sandbox of ``live``."""
-    await _in_thread(machine.network.recover, live)
-
-
-async def _in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
-    return await asyncio.to_thread(function, *arguments)
+    await machine.network.recover(live)
 
 
 async def wait_pidfd(pidfd: int, timeout: float) -> bool:

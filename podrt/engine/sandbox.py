@@ -33,6 +33,7 @@ from podrt.errors import Cause, InvalidError, UnavailableError
 from podrt.linux import libc
 from podrt.linux import mount as ops
 from podrt.network import files
+from podrt.network.types import Attachment, Dns
 
 log = logging.getLogger(__name__)
 
@@ -70,13 +71,13 @@ async def run(machine: Machine, spec: SandboxSpec) -> SandboxStatus:
             await _end(namespaces_made, cgroup_made)
             raise
         stack.step("sandbox.network", lambda: parts.detach(machine, record.id))
-        ips: tuple[str, ...] = ()
+        connected: Attachment | None = None
         if "net" in pinned:
-            attaching = parts.attach(machine, record.id, pinned["net"], spec.port_mappings)
-            ips = await undo.finish(attaching, f"attach {record.id[:12]}")
+            attaching = parts.attach(machine, record, pinned["net"])
+            connected = await undo.finish(attaching, f"attach {record.id[:12]}")
         stack.step("sandbox.files")
-        _write_files(machine, sandbox, ips)
-        sandbox.record = _with(sandbox.record, namespaces=pinned, ips=ips)
+        _write_files(machine, sandbox, connected)
+        sandbox.record = _with(sandbox.record, namespaces=pinned, ips=connected.ips if connected else ())
         if spec.pid == NamespaceMode.POD:
             stack.step("sandbox.pause", lambda: kill_pause(machine, sandbox))
             await _start_pause(machine, sandbox)
@@ -326,17 +327,20 @@ def _unmount_shm(sandbox: Sandbox) -> None:
             raise
 
 
-def _write_files(machine: Machine, sandbox: Sandbox, ips: tuple[str, ...]) -> None:
-    """hosts, hostname and resolv.conf, shared by the containers and owned by their root."""
+def _write_files(machine: Machine, sandbox: Sandbox, connected: Attachment | None) -> None:
+    """hosts, hostname and resolv.conf, shared by the containers and owned by their root. Where the spec says nothing of
+    DNS, the network's word counts before the host's."""
     spec = sandbox.record.spec
     own = spec.network != NamespaceMode.NODE
     hostname = spec.hostname if own and spec.hostname else os.uname().nodename
+    ips = connected.ips if connected is not None else ()
+    dns = Dns(spec.dns_servers, spec.dns_searches, spec.dns_options)
+    if connected is not None and not any(dns):
+        dns = connected.dns
     contents = {
         "hostname": f"{hostname}\n",
         "hosts": files.hosts(ips, hostname) if own else parts.host_text("/etc/hosts"),
-        "resolv.conf": files.resolv_conf(
-            spec.dns_servers, spec.dns_searches, spec.dns_options, parts.host_text("/etc/resolv.conf")
-        ),
+        "resolv.conf": files.resolv_conf(*dns, parts.host_text("/etc/resolv.conf")),
     }
     uid, gid = launch.outside(spec.uid_maps, 0), launch.outside(spec.gid_maps, 0)
     sandbox.files.mkdir(mode=0o700)

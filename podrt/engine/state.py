@@ -26,7 +26,7 @@ from podrt.errors import NotFoundError
 from podrt.image.service import ImageStore
 from podrt.linux.cgroup import Manager
 from podrt.linux.removal import remove_tree
-from podrt.network.bridge import BridgeNetwork
+from podrt.network.driver import Networks
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ class Machine:
 
     config: Config
     images: ImageStore
-    network: BridgeNetwork
+    network: Networks
     cgroups: Manager
     supervisor: SupervisorClient
     hierarchies: tuple[Hierarchy, ...] = ()

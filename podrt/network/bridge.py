@@ -25,7 +25,6 @@ import os
 import threading
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from podrt.config import Config
 from podrt.errors import ConflictError
@@ -35,23 +34,11 @@ from podrt.network import ports as host_ports
 from podrt.network.ipam import Pool
 from podrt.network.links import Together
 from podrt.network.ports import HostPorts
-from podrt.network.ports import Port as Port
+from podrt.network.types import INTERFACE, Attachment, Port
 
 log = logging.getLogger(__name__)
 
-INTERFACE = "eth0"
-"""The name of the interface inside a Pod."""
 _ID_CHARACTERS = 12
-
-
-class Attachment(NamedTuple):
-    """How a Pod is connected."""
-
-    ips: tuple[str, ...]
-    """IPv4 first."""
-    mac: str
-    host_ifname: str
-    gateways: tuple[str, ...]
 
 
 class BridgeNetwork:

@@ -7,22 +7,12 @@ import json
 import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from podrt.errors import ConflictError, InvalidError
 from podrt.fsutil import unlink_missing_ok, write_atomic
 from podrt.network import nft
 from podrt.network.nft import Element
-
-
-class Port(NamedTuple):
-    """A port that a Pod publishes. ``host_port`` 0: not published. ``host_ip``: empty for all addresses, ``0.0.0.0``
-    for all of IPv4, ``::`` for all of IPv6."""
-
-    container_port: int
-    host_port: int
-    protocol: str = "TCP"
-    host_ip: str = ""
+from podrt.network.types import Port
 
 
 def elements(ports: Sequence[Port], ips: Sequence[str]) -> list[Element]:

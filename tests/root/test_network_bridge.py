@@ -24,7 +24,8 @@ from podrt.config import Config
 from podrt.errors import ConflictError, ExhaustedError, InvalidError
 from podrt.linux import libc, mount, namespace, netlink
 from podrt.network import forward
-from podrt.network.bridge import Attachment, BridgeNetwork, Port, host_ifname
+from podrt.network.bridge import BridgeNetwork, host_ifname
+from podrt.network.types import Attachment, Port
 from tests.framework.patience import scaled
 
 Result = TypeVar("Result")

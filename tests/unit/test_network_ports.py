@@ -10,7 +10,8 @@ import pytest
 from podrt.errors import ConflictError, InvalidError
 from podrt.network import nft
 from podrt.network.nft import Element
-from podrt.network.ports import HostPorts, Port, elements
+from podrt.network.ports import HostPorts, elements
+from podrt.network.types import Port
 
 IPS = ("10.0.0.2", "fd00::2")
 
