@@ -24,6 +24,7 @@ _SUBRESOURCES: dict[str, tuple[str, tuple[str, ...]]] = {
     "status": ("", ("get", "patch", "update")),
     "ephemeralcontainers": ("", ("get", "patch", "update")),
     "resize": ("", ("get", "patch", "update")),
+    "binding": ("Binding", ("create",)),
     "log": ("", ("get",)),
     "exec": ("PodExecOptions", ("create", "get")),
     "attach": ("PodAttachOptions", ("create", "get")),

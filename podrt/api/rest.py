@@ -23,11 +23,12 @@ from podrt.api.scale import ScaleHandlers
 from podrt.api.status import Subject, UnsupportedMediaTypeError, success
 from podrt.api.strategic import strategic_merge
 from podrt.api.table import table
-from podrt.api.warnings import accepted_without_effect, below_warned_level
+from podrt.api.warnings import below_warned_level, hooks_that_fail
 from podrt.errors import Cause, MalformedError
 from podrt.model import codec
 from podrt.model.kinds import RESOURCES, Object, Resource
 from podrt.model.pod import Pod
+from podrt.model.scheduling import Binding
 from podrt.store.objects import Registry
 
 Handler = Callable[[web.Request, Resource], Awaitable[web.StreamResponse]]
@@ -67,6 +68,8 @@ class RestHandlers:
                 add("GET", path, "get", self.get)
                 add("PUT", path, "update", self.update)
                 add("PATCH", path, "patch", self.patch)
+            if "binding" in resource.subresources:
+                add("POST", f"{item}/binding", "create", self.bind)
             if "scale" in resource.subresources:
                 add("GET", f"{item}/scale", "get", self._scale.get)
                 add("PUT", f"{item}/scale", "update", self._scale.update)
@@ -125,7 +128,7 @@ class RestHandlers:
         obj = body.check_address(decoded.object, resource, namespace)
         request[CALL].name = obj.metadata.name or obj.metadata.generate_name
         created = self._registry.create(obj, dry_run=body.dry_run(request))
-        warnings = decoded.warnings + accepted_without_effect(obj) + below_warned_level(created, self._store)
+        warnings = decoded.warnings + hooks_that_fail(obj) + below_warned_level(created, self._store)
         return self._answer(request, resource, created, warnings, code=201)
 
     async def update(self, request: web.Request, resource: Resource) -> web.StreamResponse:
@@ -150,6 +153,14 @@ class RestHandlers:
         decoded = codec.decode_document(document, body.field_validation(request), resource)
         updated = self._store_update(request, decoded.object)
         return self._answer(request, resource, updated, decoded.warnings)
+
+    async def bind(self, request: web.Request, resource: Resource) -> web.StreamResponse:
+        """What a scheduler asks for once it has chosen a node."""
+        namespace, name = _address(request)
+        document = codec.parse(await request.read(), body.content_type(request))
+        binding, _ = codec.convert(Binding, document, body.field_validation(request))
+        self._registry.bind_as_asked(namespace, name, binding, dry_run=body.dry_run(request))
+        return _json({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}, 201)
 
     def _store_update(self, request: web.Request, obj: Object) -> Object:
         dry_run = body.dry_run(request)

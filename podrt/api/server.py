@@ -32,7 +32,7 @@ from podrt.api.images import ImageHandlers, Info
 from podrt.api.metrics import Metrics
 from podrt.api.rest import RestHandlers
 from podrt.config import Config
-from podrt.errors import InvalidError, UnavailableError, UnsupportedError
+from podrt.errors import InvalidError, UnavailableError
 from podrt.image.service import ImageStore
 from podrt.model.codec import MAX_BYTES
 from podrt.model.kinds import BY_NAME, Resource
@@ -192,7 +192,6 @@ class ApiServer:
             *(add(method, "exec", self._exec) for method in ("GET", "POST")),
             *(add(method, "attach", self._attach) for method in ("GET", "POST")),
             *(add(method, "portforward", self._port_forward) for method in ("GET", "POST")),
-            add("POST", "binding", self._binding),
         ]
 
     def _pod(self, request: web.Request) -> Pod:
@@ -210,9 +209,6 @@ class ApiServer:
 
     async def _port_forward(self, request: web.Request, resource: Resource) -> web.StreamResponse:
         return await streaming.serve_port_forward(request, self._agent, self._pod(request))
-
-    async def _binding(self, request: web.Request, resource: Resource) -> web.StreamResponse:
-        raise UnsupportedError("pods are bound to this node by podrt itself: there is no scheduler to bind for")
 
     # Usage
 

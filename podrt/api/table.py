@@ -314,6 +314,17 @@ PRINTERS: dict[str, Printer] = {
         ),
         table_workloads.cron_job,
     ),
+    "priorityclasses": Printer(
+        (
+            Column("Name"),
+            Column("Value", type="integer"),
+            Column("Global-Default", type="boolean"),
+            Column("Age"),
+            Column("PreemptionPolicy"),
+        ),
+        table_more.priority_class,
+    ),
+    "runtimeclasses": Printer((Column("Name"), Column("Handler"), Column("Age")), table_more.runtime_class),
 }
 
 

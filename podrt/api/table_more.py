@@ -6,6 +6,7 @@ from typing import Any
 
 from podrt.api.humantime import age
 from podrt.model.base import ResourceList
+from podrt.model.classes import PriorityClass, RuntimeClass
 from podrt.model.configuration import ConfigMap, Secret, ServiceAccount
 from podrt.model.policy import LimitRange, ResourceQuota
 from podrt.model.storage import DEFAULT_CLASS, PersistentVolume, PersistentVolumeClaim, StorageClass
@@ -98,3 +99,17 @@ def storage_class(value: StorageClass, now: float) -> list[Any]:
         str(bool(value.allow_volume_expansion)).lower(),
         age(value.metadata.creation_timestamp, now),
     ]
+
+
+def priority_class(value: PriorityClass, now: float) -> list[Any]:
+    return [
+        value.metadata.name,
+        value.value,
+        str(value.global_default).lower(),
+        age(value.metadata.creation_timestamp, now),
+        value.preemption_policy or "",
+    ]
+
+
+def runtime_class(value: RuntimeClass, now: float) -> list[Any]:
+    return [value.metadata.name, value.handler, age(value.metadata.creation_timestamp, now)]

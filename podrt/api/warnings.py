@@ -1,33 +1,28 @@
-"""Warnings about new Pods: fields without effect on one machine, and what the namespace's level wants warned of."""
+"""Warnings about new Pods: hooks that can't work, and what the namespace's level wants warned of."""
 
 from __future__ import annotations
 
 from podrt.model import podsecurity
-from podrt.model.defaults import PRIORITY_CLASSES
+from podrt.model.base import wire_name
 from podrt.model.kinds import Object
 from podrt.model.namespace import Namespace
 from podrt.model.pod import Pod
-from podrt.model.support import POD, State
 from podrt.store.store import Store
 
-# Where the field asks for something that a user may rely on; the rest of the accepted ones (service account ...)
-# ask for nothing that is missing.
-_TOLD = ("priorityClassName",)
 
-
-def accepted_without_effect(sent: Object) -> tuple[str, ...]:
-    """One line for each such field of a Pod as it was sent, for ``Warning`` headers."""
+def hooks_that_fail(sent: Object) -> tuple[str, ...]:
+    """One line for each tcpSocket hook of a Pod, for ``Warning`` headers: no kubelet has ever run one."""
     if not isinstance(sent, Pod):
         return ()
-    values = zip(sent.spec.__struct_encode_fields__, sent.spec.__struct_fields__, strict=True)
-    return tuple(
-        f"spec.{name}: has no effect here: {POD[name].note}"
-        for name, attribute in values
-        if name in _TOLD
-        and POD[name].state is State.ACCEPTED
-        and getattr(sent.spec, attribute)
-        and getattr(sent.spec, attribute) not in PRIORITY_CLASSES
-    )
+    found = []
+    for field in ("init_containers", "containers"):
+        for index, container in enumerate(getattr(sent.spec, field)):
+            for hook in ("post_start", "pre_stop"):
+                handler = getattr(container.lifecycle, hook, None)
+                if handler is not None and handler.tcp_socket is not None:
+                    path = f"spec.{wire_name(field)}[{index}].lifecycle.{wire_name(hook)}.tcpSocket"
+                    found.append(f"{path}: fails when it is run, as under a kubelet: use exec, httpGet or sleep")
+    return tuple(found)
 
 
 def below_warned_level(created: Object, store: Store) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """What the API fills in: Kubernetes' defaults of a Pod, and the metadata of a new object.
 
 Pure functions from struct to struct; an object that has its defaults comes back equal. Defaults that only mean
-something in a cluster (service account tokens, not-ready tolerations) are left out.
+something in a cluster (not-ready tolerations) are left out; what hangs on other objects (account, priority) is given
+at admission.
 """
 
 from __future__ import annotations
@@ -59,10 +60,6 @@ def new_metadata(metadata: ObjectMeta, generation: int = 1) -> ObjectMeta:
     )
 
 
-PRIORITY_CLASSES = {"system-node-critical": 2_000_001_000, "system-cluster-critical": 2_000_000_000}
-"""Those that every cluster has."""
-
-
 def pull_policy(image: str) -> str:
     """Always for ``latest`` or no tag at all, else IfNotPresent."""
     if "@" in image:
@@ -110,8 +107,6 @@ def pod_spec(spec: PodSpec) -> PodSpec:
         service_account=account,
         security_context=spec.security_context or PodSecurityContext(),
         scheduler_name=spec.scheduler_name or "default-scheduler",
-        priority=PRIORITY_CLASSES.get(spec.priority_class_name, 0) if spec.priority is None else spec.priority,
-        preemption_policy=spec.preemption_policy or "PreemptLowerPriority",
         enable_service_links=True if spec.enable_service_links is None else spec.enable_service_links,
     )
     return filled if spec.resources is None else replace(filled, resources=_pod_level(filled, spec.resources))

@@ -22,6 +22,7 @@ from podrt.model.apps import (
 )
 from podrt.model.base import Struct
 from podrt.model.batch import CronJob, CronJobList, Job, JobList
+from podrt.model.classes import PriorityClass, PriorityClassList, RuntimeClass, RuntimeClassList
 from podrt.model.configuration import (
     ConfigMap,
     ConfigMapList,
@@ -64,6 +65,8 @@ Object = (
     | ControllerRevision
     | Job
     | CronJob
+    | PriorityClass
+    | RuntimeClass
 )
 """Any object that can be stored."""
 
@@ -129,7 +132,7 @@ RESOURCES: tuple[Resource, ...] = (
         list_struct=PodList,
         short_names=("po",),
         categories=("all",),
-        subresources=("status", "ephemeralcontainers", "resize", "log", "exec", "attach", "portforward"),
+        subresources=("status", "ephemeralcontainers", "resize", "binding", "log", "exec", "attach", "portforward"),
         generation=True,
     ),
     Resource(
@@ -287,6 +290,26 @@ RESOURCES: tuple[Resource, ...] = (
         subresources=("status",),
         api_version="batch/v1",
         generation=True,
+    ),
+    Resource(
+        name="priorityclasses",
+        singular="priorityclass",
+        kind="PriorityClass",
+        struct=PriorityClass,
+        list_struct=PriorityClassList,
+        namespaced=False,
+        short_names=("pc",),
+        api_version="scheduling.k8s.io/v1",
+        generation=True,
+    ),
+    Resource(
+        name="runtimeclasses",
+        singular="runtimeclass",
+        kind="RuntimeClass",
+        struct=RuntimeClass,
+        list_struct=RuntimeClassList,
+        namespaced=False,
+        api_version="node.k8s.io/v1",
     ),
 )
 

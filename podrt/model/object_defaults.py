@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from podrt.model.apps import DaemonSet, Deployment, ReplicaSet, StatefulSet
 from podrt.model.batch import CronJob, Job
+from podrt.model.classes import DEFAULT_PREEMPTION, PriorityClass
 from podrt.model.configuration import Secret
 from podrt.model.kinds import Object
 from podrt.model.policy import LimitRange, LimitRangeItem, ResourceQuota
@@ -57,6 +58,8 @@ def with_defaults(obj: T) -> T:
             reclaim_policy=obj.reclaim_policy or "Delete",
             volume_binding_mode=obj.volume_binding_mode or "Immediate",
         )
+    elif isinstance(obj, PriorityClass):
+        new = replace(obj, preemption_policy=obj.preemption_policy or DEFAULT_PREEMPTION)
     else:
         from podrt.model.workload_defaults import RULES  # which needs claim_spec of this file
 

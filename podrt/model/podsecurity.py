@@ -18,6 +18,7 @@ from podrt.model.security import (
     SeccompProfile,
     SecurityContext,
     SELinuxOptions,
+    WindowsSecurityContextOptions,
 )
 
 LEVELS = ("privileged", "baseline", "restricted")
@@ -216,6 +217,17 @@ def _selinux(spec: PodSpec) -> Iterator[str]:
         yield f"seLinuxOptions ({' and '.join(where)} set a forbidden type, user or role)"
 
 
+def _host_process(spec: PodSpec) -> Iterator[str]:
+    def wanted(options: WindowsSecurityContextOptions | None) -> bool:
+        return options is not None and options.host_process is True
+
+    where = ["pod"] if wanted(_shared(spec).windows_options) else []
+    if names := _bad(spec, lambda one: wanted(_own(one).windows_options)):
+        where.append(_named(names))
+    if where:
+        yield f"hostProcess ({' and '.join(where)} must not set securityContext.windowsOptions.hostProcess=true)"
+
+
 def _proc_mount(spec: PodSpec) -> Iterator[str]:
     if spec.host_users is False:
         return
@@ -229,6 +241,7 @@ def _sysctls(spec: PodSpec) -> Iterator[str]:
 
 
 _BASELINE: tuple[_Check, ...] = (
+    _host_process,
     _host_namespaces,
     _privileged,
     _capabilities,

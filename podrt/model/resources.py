@@ -38,13 +38,18 @@ def _nonzero(amounts: ResourceList, name: str) -> bool:
 
 
 def pod_requests(spec: PodSpec) -> dict[str, Quantity]:
-    """What the whole Pod requests: containers and sidecars together, or the largest init step if that is more."""
-    return _total(spec, lambda entry: entry.requests or {})
+    """What the whole Pod requests: containers and sidecars together, or the largest init step if that is more; and
+    the overhead.
+    """
+    totals = _total(spec, lambda entry: entry.requests or {})
+    _add(totals, spec.overhead)
+    return totals
 
 
 def pod_limits(spec: PodSpec) -> dict[str, Quantity]:
     """The sum of limits; a resource that some container has no limit of is left out, as then the Pod has none."""
     totals = _total(spec, lambda entry: entry.limits or {})
+    _add(totals, {name: text for name, text in spec.overhead.items() if name in totals})
     running = [*spec.containers, *(entry for entry in spec.init_containers if entry.restart_policy == "Always")]
     pod_level = spec.resources.limits if spec.resources is not None else {}
     everywhere = {name for name in totals if name in pod_level or all(name in c.resources.limits for c in running)}
@@ -70,7 +75,6 @@ def _total(spec: PodSpec, amounts: Callable[[ResourceRequirements], ResourceList
         totals[name] = max(totals[name], quantity) if name in totals else quantity
     if spec.resources is not None:
         totals |= {name: parse(text) for name, text in amounts(spec.resources).items()}
-    _add(totals, spec.overhead if totals else {})
     return totals
 
 

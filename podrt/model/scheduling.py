@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from podrt.model.base import Int32, Int64, Struct, Time, always, made
-from podrt.model.meta import LabelSelector
+from podrt.model.event import ObjectReference
+from podrt.model.meta import LabelSelector, ObjectMeta
 
 
 class NodeSelectorRequirement(Struct, frozen=True, kw_only=True):
@@ -93,3 +94,12 @@ class PodSchedulingGate(Struct, frozen=True, kw_only=True):
 
 class PodSchedulingGroup(Struct, frozen=True, kw_only=True):
     pod_group_name: str | None = None
+
+
+class Binding(Struct, frozen=True, kw_only=True):
+    """The body of ``pods/binding``: which node a scheduler has chosen. Never stored."""
+
+    api_version: str = always("v1")
+    kind: str = always("Binding")
+    metadata: ObjectMeta = made(ObjectMeta)
+    target: ObjectReference = made(ObjectReference)

@@ -54,11 +54,6 @@ def _only(*values: str) -> Support:
     return Support(State.SUPPORTED, values=values)
 
 
-RUNTIME_CLASS = "podrt"
-"""The one handler that there is. It needs no RuntimeClass object."""
-
-ONE_NODE = "there is one node; the Pod is placed on it"
-
 POD: dict[str, Support] = {
     "volumes": YES,
     "initContainers": YES,
@@ -84,20 +79,17 @@ POD: dict[str, Support] = {
     "hostname": YES,
     "subdomain": YES,
     "affinity": Support(State.SUPPORTED, "preferences choose between nodes: with one they have no effect"),
-    "schedulerName": _accepted(ONE_NODE),
+    "schedulerName": Support(State.SUPPORTED, "a Pod of another scheduler waits until that one binds it"),
     "tolerations": YES,
     "hostAliases": YES,
-    "priorityClassName": _accepted(
-        "system-node-critical and system-cluster-critical have their priority; there are no PriorityClass objects for "
-        "others: give spec.priority"
-    ),
+    "priorityClassName": YES,
     "priority": YES,
     "dnsConfig": YES,
     "readinessGates": YES,
-    "runtimeClassName": _only(RUNTIME_CLASS),
+    "runtimeClassName": Support(State.SUPPORTED, "the handlers are `podrt`, and `podrt-userns` for a user namespace"),
     "enableServiceLinks": _accepted("there are no Services, so there are no variables of them"),
     "preemptionPolicy": YES,
-    "overhead": Support(State.SUPPORTED, "counted as it is given: there are no RuntimeClass objects to set it"),
+    "overhead": YES,
     "topologySpreadConstraints": YES,
     "setHostnameAsFQDN": YES,
     "os": Support(State.SUPPORTED, "linux; another is refused"),
@@ -109,11 +101,12 @@ POD: dict[str, Support] = {
     "schedulingGroup": _no("alpha in Kubernetes, and there is one node: nothing to place a group on"),
 }
 
+_NO_EFFECT_ON_LINUX = Support(State.SUPPORTED, "no Linux node looks at them; refused where spec.os.name is linux")
 _NO_SELINUX = _no("it sets no SELinux labels; without the field containers run as the policy of the host has them")
 
 POD_SECURITY: dict[str, Support] = {
     "seLinuxOptions": _NO_SELINUX,
-    "windowsOptions": _no("containers here are Linux containers"),
+    "windowsOptions": _NO_EFFECT_ON_LINUX,
     "runAsUser": YES,
     "runAsGroup": YES,
     "runAsNonRoot": YES,
@@ -190,10 +183,10 @@ PROBE: dict[str, Support] = dict.fromkeys(
     YES,
 )
 
-_NO_TCP_HOOK = _no("no kubelet has ever run a tcpSocket hook: use exec, httpGet or sleep")
+_TCP_HOOK = Support(State.SUPPORTED, "fails when it is run, as under a kubelet: none has ever had it")
 
 LIFECYCLE: dict[str, Support] = dict.fromkeys(("postStart", "preStop", "stopSignal"), YES) | {
-    f"{hook}.{handler}": _NO_TCP_HOOK if handler == "tcpSocket" else YES
+    f"{hook}.{handler}": _TCP_HOOK if handler == "tcpSocket" else YES
     for hook in ("postStart", "preStop")
     for handler in ("exec", "httpGet", "tcpSocket", "sleep")
 }
@@ -202,7 +195,7 @@ CONTAINER_SECURITY: dict[str, Support] = {
     "capabilities": YES,
     "privileged": YES,
     "seLinuxOptions": _NO_SELINUX,
-    "windowsOptions": _no("containers here are Linux containers"),
+    "windowsOptions": _NO_EFFECT_ON_LINUX,
     "runAsUser": YES,
     "runAsGroup": YES,
     "runAsNonRoot": YES,

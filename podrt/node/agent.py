@@ -151,7 +151,7 @@ class Agent:
         self._qos.note(old, pod)
         if old is not None and pod is not None and old.spec.tolerations != pod.spec.tolerations:
             self._taints.judge(pod, self._registry.store.find(Node, "", self.node_name))
-        if pod is not None and change.old is None and pod.spec.node_name:
+        if pod is not None and pod.spec.node_name and (old is None or not old.spec.node_name):
             self._add(pod)
         if old is not None and (pod is None or pod.status.phase != old.status.phase or pod.spec is not old.spec):
             for other in self._workers.values():

@@ -30,7 +30,8 @@ async def run_hook(handler: LifecycleHandler, target: Target) -> None:
     elif handler.http_get is not None:
         await _http(handler, target)
     else:
-        raise HookError("the hook has no handler that can be run: use exec, httpGet or sleep")
+        # Kubernetes takes a tcpSocket hook, and no kubelet has ever run one: it fails, and its container with it.
+        raise HookError("invalid handler: tcpSocket can't be run as a hook: use exec, httpGet or sleep")
 
 
 async def _exec(command: tuple[str, ...], target: Target) -> None:

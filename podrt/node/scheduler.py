@@ -26,6 +26,10 @@ from podrt.store.objects import Registry
 logger = logging.getLogger(__name__)
 
 
+OURS = ("", "default-scheduler")
+"""Pods of another schedulerName wait until that scheduler binds them."""
+
+
 class Ledger:
     """The Pods that have a place here and what they take together. Finished Pods take nothing."""
 
@@ -102,7 +106,7 @@ class Scheduler:
             self._ledger.note(new)
             if before and uid not in self._ledger.demands:
                 self.retry()
-        elif not new.spec.node_name and new.metadata.deletion_timestamp is None:
+        elif not new.spec.node_name and new.metadata.deletion_timestamp is None and new.spec.scheduler_name in OURS:
             self._waiting[uid] = (new.metadata.namespace, new.metadata.name)
             if old is None or old.spec != new.spec or old.metadata.labels != new.metadata.labels:
                 self._try(new)

@@ -1,4 +1,5 @@
-"""What a namespace's LimitRanges and ResourceQuotas have to say about new objects, and what is used of quotas.
+"""What a namespace's LimitRanges and ResourceQuotas have to say about new objects, and what is used of quotas; the
+classes of Pods are :mod:`podrt.store.class_admission`'s.
 
 Usage is summed up from the stored objects each time, which a namespace without a quota does not pay for; the status of
 a quota is that sum, written when it changes.
@@ -14,6 +15,7 @@ from msgspec.structs import replace
 
 from podrt.errors import ForbiddenError
 from podrt.model import limits, podsecurity, quota
+from podrt.model.classes import PriorityClass
 from podrt.model.configuration import ServiceAccount
 from podrt.model.defaults import new_pod_status
 from podrt.model.event import Event
@@ -22,6 +24,7 @@ from podrt.model.namespace import Namespace
 from podrt.model.pod import Pod
 from podrt.model.policy import LimitRange, ResourceQuota, ResourceQuotaStatus
 from podrt.model.storage import PersistentVolumeClaim
+from podrt.store.class_admission import Refused, check_default, with_classes
 from podrt.store.store import Store
 from podrt.store.watch import Change
 
@@ -40,11 +43,17 @@ class Admission:
             self._write_used(one)
         store.subscribe(self._on_change)
 
-    def defaulted(self, obj: T) -> T:
-        """A new object with the defaults of its namespace."""
-        if not isinstance(obj, Pod):
+    def defaulted(self, obj: T, sent: Object) -> T:
+        """A new object with what its namespace and the classes that it names give; ``sent``: before its defaults.
+
+        Raises ForbiddenError.
+        """
+        if not isinstance(obj, Pod) or not isinstance(sent, Pod):
             return obj
-        filled = limits.with_defaults(obj, self._ranges(obj))
+        try:
+            filled = with_classes(self._store, limits.with_defaults(obj, self._ranges(obj)), sent.spec)
+        except Refused as error:
+            raise self._forbidden(obj, str(error)) from None
         # The QoS class hangs on what was filled in.
         return obj if filled is obj else new_pod_status(filled)  # type: ignore[return-value]
 
@@ -63,6 +72,7 @@ class Admission:
             if self._store.find(ServiceAccount, space, account) is None:
                 why = f'error looking up service account {space}/{account}: serviceaccount "{account}" not found'
                 raise self._forbidden(obj, why)
+        self.check_update(obj)
         if isinstance(obj, Pod | PersistentVolumeClaim):
             wrong = limits.violations(obj, self._ranges(obj))
             if wrong:
@@ -73,6 +83,14 @@ class Admission:
             text = quota.refusal(one, obj, quota.total(one, self._objects(obj.metadata.namespace)))
             if text:
                 raise self._forbidden(obj, text)
+
+    def check_update(self, obj: Object) -> None:
+        """What holds at each change. Raises ForbiddenError."""
+        if isinstance(obj, PriorityClass):
+            try:
+                check_default(self._store, obj)
+            except Refused as error:
+                raise self._forbidden(obj, str(error)) from None
 
     def check_resize(self, new: Pod, old: Pod) -> None:
         """The same of a Pod that asks for other resources. Raises ForbiddenError."""
@@ -120,6 +138,17 @@ class Admission:
         status = ResourceQuotaStatus(hard=one.spec.hard, used={name: str(amount) for name, amount in used.items()})
         if status != one.status:
             self._store.update(replace(one, status=status))
+
+
+def admitted(new: Pod, old: Pod) -> Pod:
+    """A changed Pod with what admission gave to the old one, where the client left it out."""
+    spec = new.spec
+    kept = replace(
+        spec,
+        priority=old.spec.priority if spec.priority is None else spec.priority,
+        preemption_policy=spec.preemption_policy or old.spec.preemption_policy,
+    )
+    return replace(new, spec=kept)
 
 
 def _used(obj: Object) -> dict[str, str]:

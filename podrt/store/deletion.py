@@ -18,6 +18,7 @@ from podrt.errors import ConflictError, ForbiddenError
 from podrt.model import validation
 from podrt.model.base import format_time, now, parse_time
 from podrt.model.batch import Job
+from podrt.model.classes import SYSTEM_PRIORITIES, PriorityClass
 from podrt.model.kinds import Object, resource_of, resource_of_struct
 from podrt.model.meta import DeleteOptions
 from podrt.model.namespace import Namespace
@@ -85,6 +86,9 @@ class Deleter:
         check_preconditions(resource, old, options)
         if isinstance(old, Namespace) and name in PROTECTED:
             raise ForbiddenError(f'namespaces "{name}" is forbidden: this namespace may not be deleted')
+        if isinstance(old, PriorityClass) and name in SYSTEM_PRIORITIES:
+            what = f'{resource.qualified} "{name}" is forbidden'
+            raise ForbiddenError(f"{what}: this is a system priority class and cannot be deleted")
         if dry_run:
             return Deletion(old, gone=False)
         if isinstance(old, Pod):

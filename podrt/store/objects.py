@@ -13,13 +13,18 @@ from msgspec.structs import replace
 
 from podrt.errors import AlreadyExistsError, Cause, ConflictError, ForbiddenError, NotFoundError
 from podrt.model import defaults, object_defaults, support, validation
+from podrt.model.base import format_time, now
+from podrt.model.classes import PriorityClass, RuntimeClass
 from podrt.model.kinds import Object, Resource, resource_of
 from podrt.model.meta import DeleteOptions, ObjectMeta
 from podrt.model.namespace import Namespace
 from podrt.model.pod import Pod
+from podrt.model.scheduling import Binding
+from podrt.model.status import PodCondition
 from podrt.model.validation.resize import resized
 from podrt.store.accounts import AccountKeeper
-from podrt.store.admission import Admission
+from podrt.store.admission import Admission, admitted
+from podrt.store.class_admission import first_priority_classes, first_runtime_classes
 from podrt.store.deletion import Deleter, Deletion
 from podrt.store.namespaces import first_namespaces
 from podrt.store.refusals import check_version, precondition, refuse_invalid
@@ -38,6 +43,12 @@ class Registry:
         """Create the first namespaces where they are missing, and go on with unfinished namespace deletions."""
         self.store = store
         self._admission = Admission(store)
+        for priority_class in first_priority_classes():
+            if store.find(PriorityClass, "", priority_class.metadata.name) is None:
+                self.create(priority_class)
+        if not store.count(RuntimeClass):
+            for runtime_class in first_runtime_classes():
+                self.create(runtime_class)
         for namespace in first_namespaces():
             if store.find(Namespace, "", namespace) is None:
                 self.create(Namespace(metadata=ObjectMeta(name=namespace)))
@@ -55,7 +66,13 @@ class Registry:
         resource = resource_of(obj)
         obj = self._in_namespace(resource, obj)
         for attempt in range(1, NAME_TRIES + 1):
-            new = self._admission.defaulted(self._prepared(resource, obj))
+            new = self._prepared(resource, obj)
+            try:
+                new = self._admission.defaulted(new, obj)
+            except ForbiddenError:
+                # What is plainly wrong is better to know than what it can't be had for.
+                refuse_invalid(resource, new.metadata, self._create_causes(obj, new))
+                raise
             refuse_invalid(resource, new.metadata, self._create_causes(obj, new))
             try:
                 if self.store.find(type(new), new.metadata.namespace, new.metadata.name) is not None:
@@ -122,6 +139,7 @@ class Registry:
         if obj.metadata.uid and obj.metadata.uid != old.metadata.uid:
             raise precondition(resource, old, "UID", obj.metadata.uid, old.metadata.uid)
         new = self._merged(old, obj)
+        self._admission.check_update(new)
         causes = validation.validate_update(new, old) + support.unsupported_in(new)
         refuse_invalid(resource, new.metadata, causes)
         if dry_run:
@@ -146,7 +164,7 @@ class Registry:
         )
         new: Any = replace(obj, metadata=metadata)
         if isinstance(new, Pod):
-            new = defaults.pod(replace(new, status=old.status))  # type: ignore[union-attr]
+            new = defaults.pod(admitted(replace(new, status=old.status), old))  # type: ignore[union-attr, arg-type]
         elif isinstance(new, Namespace):
             new = defaults.namespace(replace(new, status=old.status))  # type: ignore[union-attr]
         elif isinstance(new, object_defaults.WITH_STATUS):
@@ -217,6 +235,29 @@ class Registry:
         if pod.spec.node_name and pod.spec.node_name != node_name:
             raise ConflictError(f'pod "{name}" is already assigned to node "{pod.spec.node_name}"')
         return self.store.update(replace(pod, spec=replace(pod.spec, node_name=node_name)))
+
+    def bind_as_asked(self, namespace: str, name: str, binding: Binding, *, dry_run: bool = False) -> Pod:
+        """Place a Pod where a scheduler of the user's wants it.
+
+        Raises NotFoundError, InvalidError, ConflictError (it has a place, is being deleted or has scheduling gates).
+        """
+        pod = self.store.get(Pod, namespace, name)
+        refuse_invalid(resource_of(pod), pod.metadata, validation.validate_binding(binding, pod), "Binding")
+        if pod.metadata.deletion_timestamp is not None:
+            raise ConflictError(f"pod {name} is being deleted, cannot be assigned to a host")
+        if pod.spec.node_name:
+            raise ConflictError(f'pod {name} is already assigned to node "{pod.spec.node_name}"')
+        if pod.spec.scheduling_gates:
+            raise ConflictError(f"pod {name} has non-empty .spec.schedulingGates")
+        if binding.metadata.uid and binding.metadata.uid != pod.metadata.uid:
+            raise precondition(resource_of(pod), pod, "UID", binding.metadata.uid, pod.metadata.uid)
+        annotations = {**pod.metadata.annotations, **binding.metadata.annotations}
+        spec = replace(pod.spec, node_name=binding.target.name)
+        placed = PodCondition(type="PodScheduled", status="True", last_transition_time=format_time(now()))
+        others = tuple(one for one in pod.status.conditions if one.type != "PodScheduled")
+        status = replace(pod.status, conditions=(*others, placed))
+        new = replace(pod, metadata=replace(pod.metadata, annotations=annotations), spec=spec, status=status)
+        return new if dry_run else self.store.update(new)
 
     # Deleting: see Deleter
 

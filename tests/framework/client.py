@@ -33,9 +33,15 @@ PATHS = {
     "ControllerRevision": "controllerrevisions",
     "Job": "jobs",
     "CronJob": "cronjobs",
+    "PriorityClass": "priorityclasses",
+    "RuntimeClass": "runtimeclasses",
 }
-CLUSTER_WIDE = ("Namespace", "Node", "PersistentVolume", "StorageClass")
-GROUPS = {"StorageClass": "storage.k8s.io/v1"}
+CLUSTER_WIDE = ("Namespace", "Node", "PersistentVolume", "StorageClass", "PriorityClass", "RuntimeClass")
+GROUPS = {
+    "StorageClass": "storage.k8s.io/v1",
+    "PriorityClass": "scheduling.k8s.io/v1",
+    "RuntimeClass": "node.k8s.io/v1",
+}
 GROUPS |= dict.fromkeys(("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "ControllerRevision"), "apps/v1")
 GROUPS |= dict.fromkeys(("Job", "CronJob"), "batch/v1")
 

@@ -503,10 +503,10 @@ SECURITY = _simple(
         ),
         "proc mount": (f"{F0}.securityContext.procMount", UNSUPPORTED, f"{C0}/securityContext", {"procMount": "None"}),
         "windows options": (
-            f"{F0}.securityContext.windowsOptions",
-            FORBIDDEN,
+            f"{F0}.securityContext.windowsOptions.runAsUserName",
+            INVALID,
             f"{C0}/securityContext",
-            {"windowsOptions": {}},
+            {"windowsOptions": {"runAsUserName": "A\\B\\C"}},
         ),
         "windows": ("spec.os.name", FORBIDDEN, "spec/os", {"name": "windows"}),
         "a sysctl of the host": (
@@ -630,10 +630,10 @@ NETWORK = _simple(
 NOT_YET = _simple(
     {
         "lifecycle hook": (
-            f"{F0}.lifecycle.preStop.tcpSocket",
-            FORBIDDEN,
+            f"{F0}.lifecycle.preStop.tcpSocket.port",
+            INVALID,
             f"{C0}/lifecycle",
-            {"preStop": {"tcpSocket": {"port": 80}}},
+            {"preStop": {"tcpSocket": {"port": 0}}},
         ),
         "restart rule": (
             f"{F0}.restartPolicyRules[0].action",
@@ -660,7 +660,7 @@ NOT_YET = _simple(
             "spec/volumes/0",
             {"name": "data", "csi": {"driver": "x.example.com"}},
         ),
-        "runtime class": ("spec.runtimeClassName", FORBIDDEN, "spec/runtimeClassName", "kata"),
+        "runtime class": ("spec.runtimeClassName", INVALID, "spec/runtimeClassName", "Kata"),
         "SCTP": (f"{F0}.ports[0].protocol", FORBIDDEN, f"{C0}/ports/0/protocol", "SCTP"),
     }
 )

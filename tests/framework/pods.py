@@ -52,6 +52,12 @@ def pod(name: str, *containers: dict[str, Any], **spec: Any) -> dict[str, Any]:
     }
 
 
+def priority_class(name: str, value: int) -> dict[str, Any]:
+    """A PriorityClass."""
+    head = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name}}
+    return {**head, "value": value}
+
+
 def statuses(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """containerStatuses of a Pod by name."""
     return {one["name"]: one for one in found["status"].get("containerStatuses", ())}

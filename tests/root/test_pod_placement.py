@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tests.framework.daemon import Daemon, eventually
-from tests.framework.pods import container, pod
+from tests.framework.pods import container, pod, priority_class
 
 
 def asking(name: str, cpu: str, **spec: Any) -> dict[str, Any]:
@@ -62,12 +62,27 @@ def test_a_cordoned_node_takes_no_new_pods(shared_daemon: Daemon) -> None:
     shared_daemon.wait_for("after", "Running")
 
 
-@pytest.mark.fields("spec.priority")
+@pytest.mark.fields("spec.schedulerName")
+def test_a_pod_of_another_scheduler_starts_when_it_is_bound(shared_daemon: Daemon) -> None:
+    shared_daemon.apply(pod("foreign", schedulerName="mine"))
+    shared_daemon.apply(pod("ours"))
+    shared_daemon.wait_for("ours", "Running")
+    assert "nodeName" not in shared_daemon.pod("foreign")["spec"]
+    target = {"kind": "Node", "name": shared_daemon.config.node_name}
+    body = {"kind": "Binding", "apiVersion": "v1", "metadata": {"name": "foreign"}, "target": target}
+    answer = shared_daemon.api("POST", "/api/v1/namespaces/default/pods/foreign/binding", body)
+    assert (answer["kind"], answer["status"]) == ("Status", "Success")
+    shared_daemon.wait_for("foreign", "Running")
+
+
+@pytest.mark.fields("spec.priority", "spec.priorityClassName")
 def test_preemption(shared_daemon: Daemon) -> None:
+    for name, value in (("low", 1), ("high", 100)):
+        shared_daemon.apply(priority_class(name, value))
     cores = int(shared_daemon.api("GET", "/api/v1/nodes")["items"][0]["status"]["allocatable"]["cpu"])
-    shared_daemon.apply(asking("humble", str(cores), priority=1))
+    shared_daemon.apply(asking("humble", str(cores), priorityClassName="low"))
     shared_daemon.wait_for("humble", "Running")
-    shared_daemon.apply(asking("mighty", "1", priority=100))
+    shared_daemon.apply(asking("mighty", "1", priorityClassName="high"))
     shared_daemon.wait_for("mighty", "Running")
     assert not shared_daemon.exists("humble")
     assert eventually(lambda: events(shared_daemon, "Preempted"))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.framework.daemon import Daemon, eventually, write_toml
-from tests.framework.pods import container, pod
+from tests.framework.pods import container, pod, priority_class
 
 HOLD = "trap 'exit 0' TERM; sleep 100000 & wait"
 LIMIT = {"limits": {"ephemeral-storage": "4Mi"}}
@@ -68,7 +68,9 @@ def test_a_node_that_is_short_of_memory(daemon_factory: Callable[..., Daemon]) -
     daemon = daemon_factory()
     hog = container(script=f"dd if=/dev/zero of=/dev/shm/held bs=1M count=40; touch /tmp/done; {HOLD}")
     fair = container(resources={"requests": {"memory": "64Mi"}})
-    daemon.apply(pod("important", hog, priority=1000))
+    for name, value in (("important", 1000), ("vital", 2000)):
+        daemon.apply(priority_class(name, value))
+    daemon.apply(pod("important", hog, priorityClassName="important"))
     daemon.apply(pod("hog", hog))
     daemon.apply(pod("small", container()))
     daemon.apply(pod("fair", fair))
@@ -92,7 +94,7 @@ def test_a_node_that_is_short_of_memory(daemon_factory: Callable[..., Daemon]) -
     assert "Container main was using" in gone["status"]["message"]
     assert [daemon.pod(name)["status"]["phase"] for name in ("small", "important", "fair")] == ["Running"] * 3
     daemon.apply(pod("late", container()))
-    daemon.apply(pod("sure", container(resources={"requests": {"memory": "32Mi"}}), priority=2000))
+    daemon.apply(pod("sure", container(resources={"requests": {"memory": "32Mi"}}), priorityClassName="vital"))
     daemon.wait_for("sure", "Running")
     waiting = daemon.wait_for("late", lambda one: "PodScheduled" in {c["type"] for c in one["status"]["conditions"]})
     assert "memory-pressure" in conditions(waiting)["PodScheduled"]["message"]

@@ -107,8 +107,8 @@ async def test_unreadable_bodies(api: Harness, data: bytes) -> None:
     assert (code, found["reason"]) == (400, "BadRequest")
 
 
-async def test_protobuf_is_refused_by_name(api: Harness) -> None:
-    code, found = await api.call("POST", PODS, b"k8s\0", kind="application/vnd.kubernetes.protobuf")
+async def test_an_unknown_content_type_is_refused_by_name(api: Harness) -> None:
+    code, found = await api.call("POST", PODS, b"\xa0", kind="application/cbor")
     assert (code, found["reason"]) == (415, "UnsupportedMediaType") and "application/json" in found["message"]
 
 
@@ -362,10 +362,11 @@ async def test_namespace_from_protobuf(api: Harness) -> None:
 @pytest.mark.parametrize(
     ("path", "body", "code", "words"),
     [
-        (PODS, enveloped(b"Pod", b""), 415, "accepted media types"),
-        ("/api/v1/namespaces", enveloped(b"Pod", b""), 415, "not v1 Pod"),
-        ("/api/v1/namespaces", enveloped(b"Namespace", message((1, message((1, b"x"), (13, b"y"))))), 415, "field 13"),
-        ("/api/v1/namespaces", enveloped(b"Namespace", message((2, b"x"))), 415, "field 2"),
+        ("/api/v1/nodes", enveloped(b"Node", b""), 415, "accepted media types"),
+        ("/api/v1/namespaces", enveloped(b"Node", b""), 415, "v1 Node is not read"),
+        ("/api/v1/namespaces", enveloped(b"Pod", b""), 400, "Pod"),
+        ("/api/v1/namespaces", enveloped(b"Namespace", message((1, message((1, b"x"), (15, b"y"))))), 415, "metadata"),
+        ("/api/v1/namespaces", enveloped(b"Namespace", message((3, b"x"))), 415, "field 3"),
         ("/api/v1/namespaces", b"nope", 400, "no protobuf"),
         ("/api/v1/namespaces", b"k8s\0\x0a\x7f", 400, "cut short"),
         ("/api/v1/namespaces", b"k8s\0\xff\xff", 400, "cut short"),
@@ -379,13 +380,23 @@ async def test_refused_protobuf(api: Harness, path: str, body: bytes, code: int,
     assert found[0] == code and words in found[1]["message"], found
 
 
-async def test_warning_of_fields_without_effect(api: Harness) -> None:
-    code, headers, _ = await api.raw(
-        "POST", PODS, pod_document(priorityClassName="important", tolerations=[{"operator": "Exists"}])
-    )
+async def test_warning_of_hooks_that_fail(api: Harness) -> None:
+    document = pod_document()
+    document["spec"]["containers"][0]["lifecycle"] = {"preStop": {"tcpSocket": {"port": 1}}}
+    code, headers, _ = await api.raw("POST", PODS, document)
     assert code == 201
     (warning,) = headers.getall("Warning")  # type: ignore[attr-defined]
-    assert warning.startswith('299 - "spec.priorityClassName: has no effect here')
+    assert warning.startswith('299 - "spec.containers[0].lifecycle.preStop.tcpSocket: fails when it is run')
+
+
+async def test_binding_a_pod(api: Harness) -> None:
+    assert (await api.raw("POST", PODS, pod_document("bindable", schedulerName="mine")))[0] == 201
+    body = {"metadata": {"name": "bindable"}, "target": {"kind": "Node", "name": "here"}}
+    code, status = await api.call("POST", f"{PODS}/bindable/binding", body)
+    assert (code, status["status"]) == (201, "Success")
+    _, found = await api.call("GET", f"{PODS}/bindable")
+    assert found["spec"]["nodeName"] == "here"
+    assert (await api.call("POST", f"{PODS}/bindable/binding", body))[0] == 409
 
 
 async def test_pod_security_levels_of_a_namespace(api: Harness) -> None:

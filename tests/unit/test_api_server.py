@@ -382,7 +382,6 @@ async def test_bug_is_500_with_a_log_and_no_traceback(api: Harness, caplog: pyte
         ("GET", "/api/v1/namespaces/default/frobs/x", 404, "NotFound"),
         ("POST", "/version", 405, "MethodNotAllowed"),
         ("DELETE", "/api/v1/namespaces", 405, "MethodNotAllowed"),
-        ("POST", "/api/v1/namespaces/default/pods/p/binding", 501, "NotImplemented"),
     ],
 )
 async def test_unknown_paths_and_methods(api: Harness, method: str, path: str, code: int, reason: str) -> None:

@@ -32,7 +32,6 @@ REFUSED: dict[str, Any] = {
     "spec.resources": {"limits": {"cpu": "1"}},
     "spec.schedulingGroup": {"podGroupName": "g"},
     "spec.securityContext.seLinuxOptions": SELINUX,
-    "spec.securityContext.windowsOptions": {"runAsUserName": "x"},
     "spec.securityContext.seLinuxChangePolicy": "Recursive",
     "spec.volumes[].projected.sources[].clusterTrustBundle": {"name": "b", "path": "p"},
     "spec.volumes[].projected.sources[].podCertificate": {"signerName": "a/b", "keyType": "ED25519"},
@@ -43,16 +42,11 @@ REFUSED: dict[str, Any] = {
     "spec.containers[].resizePolicy": [{"resourceName": "cpu", "restartPolicy": "NotRequired"}],
     "spec.containers[].volumeDevices": [{"name": "data", "devicePath": "/dev/x"}],
     "spec.containers[].securityContext.seLinuxOptions": SELINUX,
-    "spec.containers[].securityContext.windowsOptions": {"runAsUserName": "x"},
-    "spec.containers[].lifecycle.postStart.tcpSocket": {"port": 80},
-    "spec.containers[].lifecycle.preStop.tcpSocket": {"port": 80},
     **{f"spec.volumes[].{name}": {"any": "thing"} for name in REMOVED},
 }
 """A value of each refused field."""
 ACCEPTED: dict[str, Any] = {
     "spec.automountServiceAccountToken": True,
-    "spec.schedulerName": "another",
-    "spec.priorityClassName": "important",
     "spec.enableServiceLinks": False,
 }
 
@@ -122,23 +116,6 @@ def test_overhead_is_asked_for_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "priority"),
-    [
-        ({"priorityClassName": "system-node-critical"}, 2_000_001_000),
-        ({"priorityClassName": "system-cluster-critical"}, 2_000_000_000),
-        ({"priorityClassName": "important"}, 0),
-        ({"priorityClassName": "important", "priority": 7}, 7),
-    ],
-)
-def test_built_in_priority_classes(spec: dict[str, Any], priority: int) -> None:
-    body = document("spec.priorityClassName", "")
-    body["spec"] |= spec
-    pod = codec.decode_document(body).object
-    assert isinstance(pod, Pod)
-    assert defaults.pod(pod).spec.priority == priority
-
-
-@pytest.mark.parametrize(
     ("resources", "expected"),
     [
         ({"limits": {"cpu": "1", "memory": "1Gi"}}, {"cpu": "250m", "memory": "1Gi"}),
@@ -161,6 +138,57 @@ def test_only_linux() -> None:
         "spec.os.name",
         "spec.os",
     }
+
+
+@pytest.mark.fields("spec.securityContext.windowsOptions", "spec.containers[].securityContext.windowsOptions")
+@pytest.mark.parametrize("part", ["spec.securityContext", "spec.containers[].securityContext"])
+def test_windows_options_are_taken_unless_the_pod_is_for_linux(part: str, tmp_path: Path) -> None:
+    path = f"{part}.windowsOptions"
+    options = {"runAsUserName": "DOMAIN\\ContainerUser", "gmsaCredentialSpecName": "spec-a"}
+    body = document(path, options)
+    with contextlib.closing(Store(tmp_path / "store.db")) as store:
+        taken = Registry(store).create(codec.decode_document(body).object)
+        stored = json.loads(codec.encode(taken))["spec"]
+    assert options in (stored["securityContext"].get("windowsOptions"), _own_options(stored))
+    body["spec"]["os"] = {"name": "linux"}
+    pod = codec.decode_document(body).object
+    assert isinstance(pod, Pod)
+    assert [(cause.field, cause.reason) for cause in validation.validate(defaults.pod(pod))] == [
+        (at(path), "FieldValueForbidden")
+    ]
+
+
+def _own_options(spec: dict[str, Any]) -> Any:
+    return spec["containers"][0].get("securityContext", {}).get("windowsOptions")
+
+
+@pytest.mark.parametrize(
+    ("name", "good"),
+    [
+        ("ContainerUser", True),
+        ("NT AUTHORITY\\SYSTEM", True),
+        ("corp.example.com\\web", True),
+        ("", False),
+        ("a\\b\\c", False),
+        ("\\user", False),
+        ("DOMAIN\\", False),
+        ("bell\x07", False),
+        (". .", False),
+        ("a@b", False),
+        ("x" * 105, False),
+    ],
+)
+def test_names_of_windows_users(name: str, good: bool) -> None:
+    pod = decoded("spec.securityContext.windowsOptions", {"runAsUserName": name})
+    fields_named = [cause.field for cause in validation.validate(pod)]
+    assert fields_named == ([] if good else ["spec.securityContext.windowsOptions.runAsUserName"])
+
+
+def test_host_process_is_for_all_containers_and_the_hosts_network() -> None:
+    body = document("spec.containers[].securityContext", {"windowsOptions": {"hostProcess": True}})
+    pod = codec.decode_document(body).object
+    assert isinstance(pod, Pod)
+    assert {cause.field for cause in validation.validate(defaults.pod(pod))} == {"spec", "spec.hostNetwork"}
 
 
 @pytest.mark.fields("spec.serviceAccount", "spec.serviceAccountName")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,15 @@ from typing import Any
 import msgspec
 import pytest
 
+from podrt.errors import ConflictError, InvalidError
 from podrt.model.container import Container, ContainerPort, ResourceRequirements
-from podrt.model.event import Event
+from podrt.model.event import Event, ObjectReference
 from podrt.model.meta import LabelSelector, ObjectMeta
 from podrt.model.node import Node, NodeSpec, NodeStatus
 from podrt.model.pod import Pod, PodSpec
 from podrt.model.scheduling import (
     Affinity,
+    Binding,
     NodeAffinity,
     NodeSelector,
     NodeSelectorRequirement,
@@ -286,6 +289,34 @@ def test_gates_hold_a_pod_back(harness: Harness) -> None:
     spec = msgspec.structs.replace(gated.spec, scheduling_gates=())
     harness.store.modify(Pod, "default", "gated", lambda one: msgspec.structs.replace(one, spec=spec))
     assert harness.placed == ["gated"]
+
+
+@pytest.mark.fields("spec.schedulerName")
+def test_a_pod_of_another_scheduler_waits_until_that_one_binds_it(harness: Harness) -> None:
+    made = harness.store.create(pod("foreign", scheduler_name="mine"))
+    harness.scheduler.retry()
+    assert harness.placed == [] and harness.messages() == []
+    assert harness.store.get(Pod, "default", "foreign").status == made.status
+    node = Binding(metadata=ObjectMeta(annotations={"by": "mine"}), target=ObjectReference(kind="Node", name="here"))
+    bound = harness.registry.bind_as_asked("default", "foreign", node)
+    assert bound.spec.node_name == "here" and bound.metadata.annotations == {"by": "mine"}
+    assert [(one.type, one.status) for one in bound.status.conditions] == [("PodScheduled", "True")]
+    with pytest.raises(ConflictError, match='pod foreign is already assigned to node "here"'):
+        harness.registry.bind_as_asked("default", "foreign", node)
+
+
+@pytest.mark.parametrize(
+    ("binding", "error", "words"),
+    [
+        (Binding(), InvalidError, "target.name: Required value"),
+        (Binding(target=ObjectReference(kind="Pod", name="here")), InvalidError, "target.kind: Unsupported value"),
+        (Binding(target=ObjectReference(name="here")), ConflictError, "has non-empty .spec.schedulingGates"),
+    ],
+)
+def test_bindings_that_are_refused(harness: Harness, binding: Binding, error: type[Exception], words: str) -> None:
+    harness.store.create(pod("gated", scheduling_gates=(PodSchedulingGate(name="x"),)))
+    with pytest.raises(error, match=re.escape(words)):
+        harness.registry.bind_as_asked("default", "gated", binding)
 
 
 def test_the_most_important_goes_first(harness: Harness) -> None:

@@ -374,5 +374,11 @@ async def test_hooks() -> None:
         await run_hook(LifecycleHandler(http_get=HTTPGetAction(path="/x", port=port)), target())
 
 
+@pytest.mark.fields("spec.containers[].lifecycle.preStop.tcpSocket")
+async def test_a_tcp_hook_is_taken_and_fails_as_under_a_kubelet() -> None:
+    with pytest.raises(HookError, match="invalid handler"):
+        await run_hook(LifecycleHandler(tcp_socket=TCPSocketAction(port=80)), target())
+
+
 def test_urls_of_ipv6() -> None:
     assert http_client.authority("fd86::2", 80) == "[fd86::2]:80"

@@ -10,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from podrt.errors import ForbiddenError
+from podrt.model.classes import PriorityClass
 from podrt.model.configuration import ConfigMap, ServiceAccount
 from podrt.model.container import Container, ResourceRequirements
 from podrt.model.meta import ObjectMeta
@@ -185,6 +186,7 @@ def test_scopes(registry: Registry, spec: dict[str, Any], counted: set[str]) -> 
 def test_scope_of_priority_classes(registry: Registry, operator: str, values: tuple[str, ...], counted: int) -> None:
     term = ScopedResourceSelectorRequirement(scope_name="PriorityClass", operator=operator, values=values)
     quota(registry, {"pods": "9"}, scope_selector=ScopeSelector(match_expressions=(term,)))
+    registry.create(PriorityClass(metadata=ObjectMeta(name="high"), value=5))
     registry.create(pod("plain"))
     registry.create(pod("high", priority_class_name="high"))
     assert int(used(registry)["pods"]) == counted

@@ -12,6 +12,7 @@ from typing import Any
 from podrt.errors import Cause
 from podrt.model.apps import ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet
 from podrt.model.batch import CronJob, Job
+from podrt.model.classes import PriorityClass, RuntimeClass
 from podrt.model.configuration import ConfigMap, Secret, ServiceAccount
 from podrt.model.event import Event
 from podrt.model.kinds import Object
@@ -20,11 +21,12 @@ from podrt.model.namespace import Namespace
 from podrt.model.node import Node
 from podrt.model.pod import Pod
 from podrt.model.policy import LimitRange, ResourceQuota
+from podrt.model.scheduling import Binding
 from podrt.model.storage import PersistentVolume, PersistentVolumeClaim, StorageClass
-from podrt.model.validation import apps, batch, configuration, policy, storage
+from podrt.model.validation import apps, batch, classes, configuration, policy, storage
 from podrt.model.validation.causes import Causes
 from podrt.model.validation.meta import delete_options, object_meta_update
-from podrt.model.validation.others import event, namespace, node
+from podrt.model.validation.others import event, namespace, node, pod_binding
 from podrt.model.validation.pod import pod
 from podrt.model.validation.resize import resize_update
 from podrt.model.validation.update import ephemeral_containers_update, pod_update
@@ -32,6 +34,7 @@ from podrt.model.validation.update import ephemeral_containers_update, pod_updat
 __all__ = [
     "Causes",
     "validate",
+    "validate_binding",
     "validate_delete_options",
     "validate_ephemeral_containers",
     "validate_resize",
@@ -59,6 +62,8 @@ _RULES: dict[type[Object], Callable[[Any], Causes]] = {
     ControllerRevision: apps.controller_revision,
     Job: batch.job,
     CronJob: batch.cron_job,
+    PriorityClass: classes.priority_class,
+    RuntimeClass: classes.runtime_class,
 }
 _UPDATE_RULES: dict[type[Object], Callable[[Causes, Any, Any], None]] = {
     ConfigMap: configuration.config_map_update,
@@ -72,6 +77,8 @@ _UPDATE_RULES: dict[type[Object], Callable[[Causes, Any, Any], None]] = {
     DaemonSet: apps.daemon_set_update,
     ControllerRevision: apps.controller_revision_update,
     Job: batch.job_update,
+    PriorityClass: classes.priority_class_update,
+    RuntimeClass: classes.runtime_class_update,
 }
 
 
@@ -95,6 +102,11 @@ def validate_update(new: Object, old: Object) -> list[Cause]:
 def validate_ephemeral_containers(new: Pod, old: Pod) -> list[Cause]:
     """Everything that is wrong with the ephemeral containers that ``new`` gives to the Pod ``old``."""
     return ephemeral_containers_update(new, old)
+
+
+def validate_binding(binding: Binding, pod: Pod) -> list[Cause]:
+    """Everything that is wrong with a scheduler's choice."""
+    return pod_binding(binding, pod)
 
 
 def validate_resize(new: Pod, old: Pod) -> list[Cause]:

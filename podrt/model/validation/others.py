@@ -1,4 +1,4 @@
-"""Namespaces, Nodes and Events."""
+"""Namespaces, Nodes, Events and Bindings."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from podrt.model.event import Event
 from podrt.model.names import dns_label_errors, dns_subdomain_errors, qualified_name_errors
 from podrt.model.namespace import Namespace
 from podrt.model.node import Node
+from podrt.model.pod import Pod
+from podrt.model.scheduling import Binding
 from podrt.model.validation.causes import Causes
 from podrt.model.validation.meta import object_meta
 from podrt.model.validation.resources import resource_list
@@ -45,4 +47,16 @@ def event(value: Event) -> Causes:
     if len(value.message.encode()) > 32 * 1024:
         causes.too_long("message", 32 * 1024)
     causes.at_least("count", value.count, 0)
+    return causes
+
+
+def pod_binding(value: Binding, pod: Pod) -> Causes:
+    """A Binding for a Pod."""
+    causes = Causes()
+    if value.metadata.name not in ("", pod.metadata.name):
+        causes.invalid("metadata.name", value.metadata.name, f"must be the Pod's: {pod.metadata.name}")
+    if value.target.kind not in ("", "Node"):
+        causes.not_supported("target.kind", value.target.kind, ("Node", "<empty>"))
+    if not value.target.name:
+        causes.required("target.name")
     return causes

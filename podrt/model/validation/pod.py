@@ -12,6 +12,7 @@ from podrt.model.validation.resources import pod_level, requirements, resource_l
 from podrt.model.validation.scheduling import scheduling
 from podrt.model.validation.security import pod_security
 from podrt.model.validation.volume import volumes
+from podrt.model.validation.windows import windows
 
 MAX_DEADLINE = 2**31 - 1
 
@@ -32,6 +33,7 @@ def pod_spec(causes: Causes, spec: PodSpec) -> None:
     causes.at_least("spec.terminationGracePeriodSeconds", spec.termination_grace_period_seconds, 0)
     causes.between("spec.activeDeadlineSeconds", spec.active_deadline_seconds, 1, MAX_DEADLINE)
     pod_security(causes, "spec.securityContext", spec)
+    windows(causes, spec)
     pod_network(causes, spec)
     scheduling(causes, spec)
     if spec.service_account_name:

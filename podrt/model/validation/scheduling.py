@@ -30,8 +30,7 @@ def scheduling(causes: Causes, spec: PodSpec) -> None:
     label_map(causes, "spec.nodeSelector", spec.node_selector)
     if spec.node_name:
         causes.check("spec.nodeName", spec.node_name, dns_subdomain_errors(spec.node_name))
-    for index, toleration in enumerate(spec.tolerations):
-        _toleration(causes, f"spec.tolerations[{index}]", toleration)
+    tolerations(causes, "spec.tolerations", spec.tolerations)
     _affinity(causes, spec)
     _topology(causes, spec.topology_spread_constraints)
     seen: set[str] = set()
@@ -45,6 +44,12 @@ def scheduling(causes: Causes, spec: PodSpec) -> None:
     if spec.priority_class_name:
         causes.check("spec.priorityClassName", spec.priority_class_name, dns_subdomain_errors(spec.priority_class_name))
     causes.one_of("spec.preemptionPolicy", spec.preemption_policy, ("Never", "PreemptLowerPriority"))
+
+
+def tolerations(causes: Causes, field: str, values: tuple[Toleration, ...]) -> None:
+    """Also of a RuntimeClass."""
+    for index, toleration in enumerate(values):
+        _toleration(causes, f"{field}[{index}]", toleration)
 
 
 def _toleration(causes: Causes, field: str, value: Toleration) -> None:

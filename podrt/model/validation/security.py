@@ -29,8 +29,6 @@ def pod_security(causes: Causes, field: str, spec: PodSpec) -> None:
         causes.invalid("spec.shareProcessNamespace", True, "ShareProcessNamespace and HostPID cannot both be enabled")
     if context is None:
         return
-    if context.windows_options is not None:
-        causes.forbidden(f"{field}.windowsOptions", "windows options cannot be set for a linux pod")
     _ids(causes, field, context.run_as_user, context.run_as_group, context.run_as_non_root)
     causes.between(f"{field}.fsGroup", context.fs_group, 0, MAX_ID)
     for index, group in enumerate(context.supplemental_groups):
@@ -110,8 +108,6 @@ def container_security(causes: Causes, field: str, container: Container, spec: P
     pod = spec.security_context or PodSecurityContext()
     if context is None:
         return
-    if context.windows_options is not None:
-        causes.forbidden(f"{field}.windowsOptions", "windows options cannot be set for a linux pod")
     user = pod.run_as_user if context.run_as_user is None else context.run_as_user
     non_root = pod.run_as_non_root if context.run_as_non_root is None else context.run_as_non_root
     _ids(causes, field, context.run_as_user, context.run_as_group, None)
