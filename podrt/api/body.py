@@ -31,7 +31,7 @@ def content_type(request: web.Request) -> str:
 async def read_object(request: web.Request, resource: Resource) -> codec.Decoded:
     """The object in the body. Raises MalformedError (with causes), UnsupportedMediaTypeError."""
     kind = content_type(request)
-    if kind == protobuf.CONTENT_TYPE and resource.kind in protobuf.KINDS:
+    if kind == protobuf.CONTENT_TYPE and protobuf.readable(resource):
         document = protobuf.document(await request.read())
         return codec.decode_document(document, field_validation(request), resource)
     if kind not in READABLE:

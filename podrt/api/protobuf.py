@@ -1,25 +1,38 @@
-"""Just enough protobuf to read Namespaces, ConfigMaps and Secrets: kubectl 1.32 and later send ``create namespace`` and
-the like in it and do not fall back.
+"""Reads Kubernetes objects in protobuf: kubectl sends what its ``create`` commands make in it and does not fall back.
 
-A body is the four bytes ``k8s\\0``, then ``runtime.Unknown`` (1: apiVersion and kind, 2: the object). Other kinds, and
-fields that are not in the tables below, are refused by number rather than dropped. Source: ``generated.proto`` of
-k8s.io/api and apimachinery; protobuf's encoding guide.
+A body is the four bytes ``k8s\\0``, then ``runtime.Unknown`` (1: apiVersion and kind, 2: the object). ``protobuf.json``
+has the messages: field number -> name in JSON and type, where ``?`` marks what may be unset (Go's clients send all other
+fields always, so there an empty value means an unset one), ``[]`` a list, ``{}`` a map, and an empty name a message whose
+fields belong to the one around it. A field that is not in the table is refused by number rather than dropped.
+Numbers, names and types are those of the field tags in k8s.io/api and apimachinery; protobuf's encoding guide has the wire.
 """
 
 from __future__ import annotations
 
 import base64
+import functools
+import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from podrt.api.status import UnsupportedMediaTypeError
 from podrt.errors import MalformedError
+from podrt.model.kinds import BY_KIND, Resource
 
 CONTENT_TYPE = "application/vnd.kubernetes.protobuf"
 _MAGIC = b"k8s\0"
+_MAX_DEPTH = 40
+"""Of messages in messages; a Pod's deepest field is at about 15."""
 
-_META_TEXT = {1: "name", 2: "generateName", 3: "namespace"}
-_META_MAPS = {11: "labels", 12: "annotations"}
+Wire = int | bytes
+Fields = dict[str, tuple[str, str]]
+
+
+def readable(resource: Resource) -> bool:
+    """Whether objects of this resource can be read from protobuf."""
+    return resource.kind in _messages()
 
 
 def document(data: bytes) -> dict[str, Any]:
@@ -32,80 +45,100 @@ def document(data: bytes) -> dict[str, Any]:
     envelope = dict(_fields(data[len(_MAGIC) :]))
     kind = dict(_fields(_bytes(envelope.get(1, b""))))
     version, name = _text(kind.get(1, b"")), _text(kind.get(2, b""))
-    readers = KINDS.get(name) if version == "v1" else None
-    if readers is None:
-        known = ", ".join(KINDS)
-        raise UnsupportedMediaTypeError(
-            f"protobuf is read for v1 {known} only, not {version} {name}: send JSON or YAML"
-        )
-    found: dict[str, Any] = {"apiVersion": version, "kind": name}
-    for number, value in _fields(_bytes(envelope.get(2, b""))):
-        if number == 1:
-            found["metadata"] = _metadata(_bytes(value))
-        elif number in readers:
-            readers[number](found, value)
-        elif not _blank(value):
-            # A Namespace's 2 is the spec, 3 the status: kubectl sends both with nothing in them.
-            raise _unknown(f"{name} field {number}")
+    resource = BY_KIND.get((version, name))
+    if resource is None or not readable(resource):
+        raise UnsupportedMediaTypeError(f"{version} {name} is not read from protobuf: send JSON or YAML")
+    return {"apiVersion": version, "kind": name} | _message(name, _bytes(envelope.get(2, b"")), name, 0)
+
+
+@functools.cache
+def _messages() -> dict[str, Fields]:
+    found: dict[str, Fields] = json.loads((Path(__file__).parent / "protobuf.json").read_bytes())
     return found
 
 
-Reader = Callable[[dict[str, Any], "int | bytes"], None]
-
-
-def _into_map(field: str, convert: Callable[[int | bytes], str]) -> Reader:
-    """Entries of a map come one by one, as messages of key (1) and value (2)."""
-
-    def read(found: dict[str, Any], value: int | bytes) -> None:
-        entry = dict(_fields(_bytes(value)))
-        found.setdefault(field, {})[_text(entry.get(1, b""))] = convert(entry.get(2, b""))
-
-    return read
-
-
-def _into_text(field: str) -> Reader:
-    def read(found: dict[str, Any], value: int | bytes) -> None:
-        found[field] = _text(value)
-
-    return read
-
-
-def _into_flag(field: str) -> Reader:
-    def read(found: dict[str, Any], value: int | bytes) -> None:
-        found[field] = bool(value)
-
-    return read
-
-
-def _metadata(data: bytes) -> dict[str, Any]:
+def _message(kind: str, data: bytes, path: str, depth: int) -> dict[str, Any]:
+    """One message as JSON has it, without what is unset."""
+    if depth > _MAX_DEPTH:
+        raise MalformedError(f"the protobuf body is nested too deep, at {path}")
+    table = _messages()[kind]
     found: dict[str, Any] = {}
     for number, value in _fields(data):
-        if number in _META_TEXT:
-            found[_META_TEXT[number]] = _text(value)
-        elif number in _META_MAPS:
+        if str(number) not in table:
+            # A status and the like are always sent, with nothing in them.
+            if _blank(value):
+                continue
+            raise UnsupportedMediaTypeError(f"{path}: field {number} is not read from protobuf: send JSON or YAML")
+        name, wanted = table[str(number)]
+        if not name:
+            found |= _message(wanted.removesuffix("?"), _bytes(value), path, depth + 1)
+            continue
+        below = f"{path}.{name}"
+        if wanted.endswith("[]"):
+            found.setdefault(name, []).append(_value(wanted[:-2], value, below, depth))
+        elif wanted.endswith("{}"):
             entry = dict(_fields(_bytes(value)))
-            found.setdefault(_META_MAPS[number], {})[_text(entry.get(1, b""))] = _text(entry.get(2, b""))
-        elif not _blank(value):
-            # An empty creationTimestamp, generation 0 and the like are always sent.
-            raise _unknown(f"metadata field {number}")
+            key = _text(entry.get(1, b""))
+            found.setdefault(name, {})[key] = _value(wanted[:-2], entry.get(2, b""), below, depth)
+        else:
+            read = _value(wanted.removesuffix("?"), value, below, depth)
+            if read is not None and (read or wanted.endswith("?")):
+                found[name] = read
     return found
 
 
-def _blank(value: int | bytes) -> bool:
+def _value(wanted: str, value: Wire, path: str, depth: int) -> Any:
+    reader = _SCALARS.get(wanted)
+    return reader(value) if reader else _message(wanted, _bytes(value), path, depth + 1)
+
+
+def _flag(value: Wire) -> bool:
+    return bool(_number(value))
+
+
+def _number(value: Wire) -> int:
+    if not isinstance(value, int):
+        raise MalformedError("the protobuf body has a text or message where a number belongs")
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+def _base64(value: Wire) -> str:
+    return base64.b64encode(_bytes(value)).decode()
+
+
+def _quantity(value: Wire) -> str:
+    return _text(dict(_fields(_bytes(value))).get(1, b""))
+
+
+def _int_or_string(value: Wire) -> int | str:
+    """1: whether it is a text, 2: the number, 3: the text."""
+    parts = dict(_fields(_bytes(value)))
+    return _text(parts.get(3, b"")) if parts.get(1) else _number(parts.get(2, 0))
+
+
+def _time(value: Wire) -> str | None:
+    """1: seconds, 2: nanoseconds since the epoch, which objects don't keep. A zero time is an empty message."""
+    parts = dict(_fields(_bytes(value)))
+    if not parts:
+        return None
+    try:
+        moment = datetime.fromtimestamp(_number(parts.get(1, 0)), UTC)
+    except (ValueError, OverflowError, OSError):
+        raise MalformedError("the protobuf body has a time that no calendar knows") from None
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _blank(value: Wire) -> bool:
     """Whether there is nothing in it: zero, no text, or a message with only such fields."""
     if not value:
         return True
     try:
         return not isinstance(value, int) and all(_blank(inner) for _, inner in _fields(value))
-    except MalformedError:
+    except (MalformedError, RecursionError):
         return False
 
 
-def _unknown(what: str) -> UnsupportedMediaTypeError:
-    return UnsupportedMediaTypeError(f"{what} is not read from protobuf: send JSON or YAML")
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+def _fields(data: bytes) -> Iterator[tuple[int, Wire]]:
     """(field number, value) of a message; numbers for varints, bytes for what has a length."""
     position = 0
     while position < len(data):
@@ -139,31 +172,25 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
             return value, position
 
 
-def _bytes(value: int | bytes) -> bytes:
+def _bytes(value: Wire) -> bytes:
     if isinstance(value, int):
         raise MalformedError("the protobuf body has a number where a message belongs")
     return value
 
 
-def _text(value: int | bytes) -> str:
+def _text(value: Wire) -> str:
     try:
         return _bytes(value).decode()
     except UnicodeDecodeError:
         raise MalformedError("the protobuf body has text that is not UTF-8") from None
 
 
-def _base64(value: int | bytes) -> str:
-    return base64.b64encode(_bytes(value)).decode()
-
-
-KINDS: dict[str, dict[int, Reader]] = {
-    "Namespace": {},
-    "ConfigMap": {2: _into_map("data", _text), 3: _into_map("binaryData", _base64), 4: _into_flag("immutable")},
-    "Secret": {
-        2: _into_map("data", _base64),
-        3: _into_text("type"),
-        4: _into_map("stringData", _text),
-        5: _into_flag("immutable"),
-    },
+_SCALARS: dict[str, Callable[[Wire], Any]] = {
+    "text": _text,
+    "flag": _flag,
+    "int": _number,
+    "bytes": _base64,
+    "quantity": _quantity,
+    "intstr": _int_or_string,
+    "time": _time,
 }
-"""The fields that are read, besides metadata (1)."""

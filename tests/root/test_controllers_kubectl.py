@@ -97,6 +97,7 @@ def test_stock_kubectl(served: Daemon, tmp_path: Path) -> None:
     rolled_out(kubectl)
     jobs(kubectl)
     sets(kubectl)
+    generated(kubectl)
 
 
 def pods(kubectl: Kubectl) -> None:
@@ -192,6 +193,32 @@ def sets(kubectl: Kubectl) -> None:
     names = kubectl("get", "all", "-o", "name").split()
     assert {"pod/st-0", "pod/st-1", "daemonset.apps/ds", "statefulset.apps/st"} <= set(names)
     assert "deleted" in kubectl("delete", "sts,ds", "--all")
+
+
+def generated(kubectl: Kubectl) -> None:
+    """What ``kubectl create`` makes itself and sends as protobuf."""
+    command = ("--", "sh", "-c", "echo up; sleep 9999")
+    image = f"--image={BUSYBOX}"
+    made = kubectl("create", "deployment", "made", image, "--replicas=0", "--port=80", *command)
+    assert made == "deployment.apps/made created\n"
+    stored = yaml.safe_load(kubectl("get", "deployment", "made", "-o", "yaml"))
+    assert stored["spec"]["replicas"] == 0
+    (found,) = stored["spec"]["template"]["spec"]["containers"]
+    assert found["command"] == list(command[1:]) and found["ports"] == [{"containerPort": 80, "protocol": "TCP"}]
+    assert kubectl("create", "job", "made", image, "--", "true") == "job.batch/made created\n"
+    assert "condition met" in kubectl("wait", "--for=condition=complete", "job/made", "--timeout=60s")
+    cron = ("create", "cronjob", "made", image, "--schedule=0 0 1 1 *", "--restart=Never", "--", "echo", "done")
+    assert kubectl(*cron) == "cronjob.batch/made created\n"
+    assert kubectl("create", "job", "now", "--from=cronjob/made") == "job.batch/now created\n"
+    assert "condition met" in kubectl("wait", "--for=condition=complete", "job/now", "--timeout=60s")
+    assert kubectl("logs", "job/now") == "done\n"
+    (owner,) = yaml.safe_load(kubectl("get", "job", "now", "-o", "yaml"))["metadata"]["ownerReferences"]
+    assert (owner["kind"], owner["name"]) == ("CronJob", "made")
+    assert kubectl("create", "quota", "made", "--hard=cpu=1500m,pods=10") == "resourcequota/made created\n"
+    assert "hard: {cpu: 1500m, pods: '10'}" in yaml.safe_dump(
+        yaml.safe_load(kubectl("get", "quota", "made", "-o", "yaml"))["spec"], default_flow_style=None
+    )
+    kubectl("delete", "deployment/made", "job/made", "cronjob/made", "quota/made")
 
 
 def test_podrts_own_verbs(shared_daemon: Daemon, tmp_path: Path) -> None:
