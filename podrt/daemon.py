@@ -201,6 +201,8 @@ class _Daemon:
         agent = Agent(config, registry, metrics.timed(engine), images, recorder, on_failure=self._end, puller=puller)
         await agent.start()
         stack.push_async_callback(agent.close)
+        if config.cri_socket:
+            await _serve_cri(stack, config, metrics.timed(engine), images, puller)
         controllers = Controllers(registry, on_failure=self._end)
         await controllers.start()
         stack.push_async_callback(controllers.close)
@@ -221,6 +223,17 @@ class _Daemon:
     def _end(self, error: BaseException | None) -> None:
         if not self._stop.done():
             self._stop.set_result(error)
+
+
+async def _serve_cri(
+    stack: contextlib.AsyncExitStack, config: Config, engine: Engine, images: ImageStore, puller: Puller
+) -> None:
+    # grpc takes memory and time to import: only those pay for it who are under a kubelet.
+    from podrt.cri.server import CriServer
+
+    cri = CriServer(config, engine, images, puller)
+    await cri.start()
+    stack.push_async_callback(cri.close)
 
 
 def _registry_settings(config: Config) -> Settings:

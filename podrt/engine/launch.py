@@ -13,7 +13,7 @@ from typing import Any
 from podrt.engine import command, trees
 from podrt.engine.records import SandboxRecord
 from podrt.engine.rootfs import Bind, Request, plan
-from podrt.engine.specs import ContainerSpec, IdMap, Mount, NamespaceMode, SeccompKind, Security
+from podrt.engine.specs import ContainerSpec, IdMap, Mount, NamespaceMode, SandboxSpec, SeccompKind, Security
 from podrt.engine.state import Container, Machine, Sandbox
 from podrt.errors import Cause, ConflictError, InvalidError, UnsupportedError
 from podrt.linux import apparmor, caps, libc, namespace, seccomp
@@ -69,10 +69,23 @@ def namespaces(record: SandboxRecord, sysctls: tuple[tuple[str, str], ...]) -> L
     )
 
 
-def join(record: SandboxRecord, fds: list[int]) -> tuple[tuple[str, int], ...]:
+def pid_mode(shared: SandboxSpec, spec: ContainerSpec) -> NamespaceMode:
+    """Which PID namespace a container gets. Raises InvalidError for its sandbox's where that has none."""
+    if spec.pid is None or spec.pid is shared.pid:
+        return shared.pid
+    if spec.pid is NamespaceMode.POD:
+        if shared.pid is NamespaceMode.CONTAINER:
+            raise InvalidError(
+                f"container {spec.name}: its sandbox has no PID namespace to share, for it was made with pid CONTAINER"
+            )
+        return shared.pid
+    return spec.pid
+
+
+def join(record: SandboxRecord, fds: list[int], *, pid: bool = True) -> tuple[tuple[str, int], ...]:
     """Open a sandbox's pinned namespaces. Raises FileNotFoundError if one is no longer pinned."""
     joined = []
-    for kind in ("user", "net", "uts", "ipc", "pid"):
+    for kind in ("user", "net", "uts", "ipc", "pid") if pid else ("user", "net", "uts", "ipc"):
         path = record.namespaces.get(kind)
         if path:
             fds.append(namespace.open_pinned(path))
@@ -126,14 +139,15 @@ def container(machine: Machine, sandbox: Sandbox, unit: Container, fds: list[int
     """A container's first process. Raises InvalidError, OSError for what its spec names and the host doesn't have."""
     spec = unit.record.spec
     shared = sandbox.record.spec
-    joined = join(sandbox.record, fds)
+    mode = pid_mode(shared, spec)
+    joined = join(sandbox.record, fds, pid=mode is NamespaceMode.POD)
     user_namespace_fd = next((fds[index] for kind, index in joined if kind == "user"), -1)
     request = rootfs_request(machine, sandbox, unit)
     mounts = plan(request)
     first = len(fds)
     trees.open_sources(mounts.sources, fds, user_namespace_fd)
     operations = [_shifted(operation, first) for operation in mounts.operations]
-    own_pid = shared.pid == NamespaceMode.CONTAINER
+    own_pid = mode is NamespaceMode.CONTAINER
     if spec.target and own_pid:
         fds.append(_pid_namespace_of(machine, spec))
         joined = (*joined, ("pid", len(fds) - 1))
@@ -155,7 +169,7 @@ def container(machine: Machine, sandbox: Sandbox, unit: Container, fds: list[int
         log=log(machine, unit),
         terminal=spec.tty,
         credentials=credentials,
-        apparmor=_apparmor(machine, spec.security),
+        apparmor=apparmor_profile(machine, spec.security),
         cwd=unit.record.command.cwd,
         argv=unit.record.command.argv,
         env=unit.record.command.env,
@@ -234,7 +248,7 @@ def exec_(machine: Machine, sandbox: Sandbox, unit: Container, argv: Sequence[st
         oom_score_adj=spec.oom_score_adj,
         rlimits=command.rlimits(spec.rlimits),
         credentials=credentials,
-        apparmor=_apparmor(machine, spec.security),
+        apparmor=apparmor_profile(machine, spec.security),
         cwd=unit.record.command.cwd,
         argv=tuple(argv),
         env=unit.record.command.env,
@@ -273,17 +287,24 @@ def available_capabilities() -> tuple[str, ...]:
     return _available
 
 
-def _seccomp(machine: Machine, security: Security, capabilities: tuple[str, ...], fds: list[int]) -> int | None:
+def seccomp_program(machine: Machine, security: Security, capabilities: tuple[str, ...]) -> bytes | None:
+    """The compiled filter, None for none. Raises what ``seccomp.compile`` raises."""
     if security.privileged or security.seccomp == SeccompKind.UNCONFINED:
         return None
     local = security.seccomp == SeccompKind.LOCALHOST
     kind = security.seccomp_profile if local else seccomp.RUNTIME_DEFAULT
-    program = seccomp.compile(kind, capabilities, str(machine.config.seccomp_root))
+    return seccomp.compile(kind, capabilities, str(machine.config.seccomp_root))
+
+
+def _seccomp(machine: Machine, security: Security, capabilities: tuple[str, ...], fds: list[int]) -> int | None:
+    program = seccomp_program(machine, security, capabilities)
+    if program is None:
+        return None
     fds.append(sealed_memfd("podrt-seccomp", program))
     return len(fds) - 1
 
 
-def _apparmor(machine: Machine, security: Security) -> str:
+def apparmor_profile(machine: Machine, security: Security) -> str:
     """The profile to enter at exec, "" for none. Raises UnsupportedError where one was asked for that can't be had."""
     wanted = security.apparmor
     if wanted == "unconfined" or (not wanted and security.privileged):
@@ -334,6 +355,8 @@ def rootfs_request(machine: Machine, sandbox: Sandbox, unit: Container) -> Reque
         terminal=spec.tty,
         privileged=spec.security.privileged,
         unmasked_proc=spec.security.unmasked_proc,
+        masked_paths=spec.security.masked_paths,
+        read_only_paths=spec.security.read_only_paths,
         read_only_root=spec.security.read_only_root,
         user_namespace=user_namespace,
         root_uid=outside(shared.uid_maps, 0),

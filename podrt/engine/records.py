@@ -137,6 +137,8 @@ class ContainerRecord(Struct, frozen=True, kw_only=True):
             uid=self.uid,
             gid=self.gid,
             groups=self.groups,
+            stop_signal=self.command.stop_signal,
+            cgroup=self.cgroup,
         )
 
 

@@ -17,7 +17,7 @@ owner get the outside id of the sandbox's root."""
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -135,6 +135,9 @@ class Request:
     terminal: bool = False
     privileged: bool = False
     unmasked_proc: bool = False
+    masked_paths: tuple[str, ...] | None = None
+    read_only_paths: tuple[str, ...] | None = None
+    """Both instead of the standard ones if not None."""
     read_only_root: bool = False
     user_namespace: bool = False
     root_uid: int = 0
@@ -329,6 +332,8 @@ def _node(node: Node, request: Request) -> tuple[str, str, int, int, int, int, i
 
 
 def _protection(request: Request) -> list[Any]:
-    masked = [path for path in MASKED_PATHS if not (request.unmasked_proc and path.startswith("/proc/"))]
-    read_only = () if request.unmasked_proc else READ_ONLY_PATHS
+    masked: Sequence[str] = [path for path in MASKED_PATHS if not (request.unmasked_proc and path.startswith("/proc/"))]
+    read_only: Sequence[str] = () if request.unmasked_proc else READ_ONLY_PATHS
+    masked = masked if request.masked_paths is None else request.masked_paths
+    read_only = read_only if request.read_only_paths is None else request.read_only_paths
     return [*(ops.Mask(path) for path in masked), *(ops.ReadOnly(path) for path in read_only)]

@@ -151,7 +151,8 @@ async def update(machine: Machine, sandbox_id: str, resources: Resources) -> Non
     """New limits for the Pod's cgroup. Raises NotFoundError, OSError (EBUSY: memory below what is in use)."""
     sandbox = machine.sandbox(sandbox_id)
     async with sandbox.lock:
-        machine.cgroups.apply(sandbox.record.cgroup, resources, pod=True)
+        if not _limited_by_owner(sandbox.record.spec):
+            machine.cgroups.apply(sandbox.record.cgroup, resources, pod=True)
         spec = parts.replaced(sandbox.record.spec, resources=resources)
         sandbox.change(spec=spec)
 
@@ -232,6 +233,11 @@ def _cgroup(machine: Machine, spec: SandboxSpec, identity: str) -> str:
     return parts.cgroup_path(machine, f"pod{identity}")
 
 
+def _limited_by_owner(spec: SandboxSpec) -> bool:
+    """A kubelet gives the cgroup of the Pod its limits itself; here they are only noted."""
+    return bool(spec.owner and spec.cgroup_parent)
+
+
 def _with(record: SandboxRecord, **fields: object) -> SandboxRecord:
     return parts.replaced(record, **fields)
 
@@ -290,7 +296,8 @@ def _make_cgroup(machine: Machine, sandbox: Sandbox) -> None:
     record = sandbox.record
     if not record.own_cgroup:
         return
-    machine.cgroups.create(record.cgroup, record.spec.resources, pod=True)
+    limits = Resources() if _limited_by_owner(record.spec) else record.spec.resources
+    machine.cgroups.create(record.cgroup, limits, pod=True)
     for _ in range(_SPARE_CGROUPS):
         identity = secrets.token_hex(32)
         machine.cgroups.create(f"{record.cgroup}/{identity}")

@@ -9,6 +9,10 @@ import enum
 
 import msgspec
 
+from podrt.linux.cgroup.io import DeviceIO
+from podrt.linux.cgroup.pressure import Pressure
+from podrt.linux.netdev import Interface
+
 
 class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of the specs and records: immutable, and encodable as JSON for the records on disk."""
@@ -111,6 +115,10 @@ class Mount(Struct, frozen=True, kw_only=True):
 
     source: str
     """Absolute path on the host; must exist. Resolved in the daemon, handed down as a descriptor."""
+    image: str = ""
+    """Instead of ``source``: a reference or id of an image, whose files are shown; read-only."""
+    image_path: str = ""
+    """What of the image: a path below its root; empty for all."""
     destination: str
     read_only: bool = False
     recursive_read_only: bool = False
@@ -155,6 +163,9 @@ class Security(Struct, frozen=True, kw_only=True):
     apparmor: str = ""
     """A profile that is loaded, ``unconfined`` or ``runtime/default``; empty: the last, if there is one."""
     unmasked_proc: bool = False
+    masked_paths: tuple[str, ...] | None = None
+    """None: those of a plain container. Nothing is masked in a privileged one."""
+    read_only_paths: tuple[str, ...] | None = None
 
 
 class ContainerSpec(Struct, frozen=True, kw_only=True):
@@ -164,6 +175,8 @@ class ContainerSpec(Struct, frozen=True, kw_only=True):
     attempt: int = 0
     image: str
     """A reference or id that the image store resolves."""
+    user_image: str = ""
+    """What the user calls the image, where ``image`` is an id; only told."""
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     command: tuple[str, ...] = ()
@@ -188,6 +201,8 @@ class ContainerSpec(Struct, frozen=True, kw_only=True):
     rlimits: dict[str, tuple[int, int]] = {}
     target: str = ""
     """Id of a running container of the sandbox whose PID namespace it joins (CRI: NamespaceMode TARGET)."""
+    pid: NamespaceMode | None = None
+    """None: as the sandbox's says. POD needs a sandbox whose PID namespace is shared or the host's."""
 
 
 class SandboxState(enum.StrEnum):
@@ -237,6 +252,9 @@ class ContainerStatus(Struct, frozen=True, kw_only=True):
     uid: int | None = None
     gid: int | None = None
     groups: tuple[int, ...] = ()
+    stop_signal: str = ""
+    """The spec's, else the image's, else SIGTERM."""
+    cgroup: str = ""
 
 
 class EventKind(enum.StrEnum):
@@ -268,16 +286,25 @@ class Stats(Struct, frozen=True, kw_only=True):
     memory_rss: int = 0
     memory_page_faults: int = 0
     memory_major_page_faults: int = 0
+    memory_limit: int = 0
+    """0: none of its own."""
     swap_usage: int = 0
+    swap_limit: int = -1
+    """-1: none, or swap is not counted here."""
     pids: int = 0
+    """Processes and threads."""
+    processes: int = 0
     cpu_throttled_ns: int = 0
     oom_kills: int = 0
-    psi_cpu_some_us: int = 0
-    """Microseconds that some (full: all) tasks waited since the cgroup was made; 0 without pressure information."""
-    psi_cpu_full_us: int = 0
-    psi_memory_some_us: int = 0
-    psi_memory_full_us: int = 0
-    psi_io_some_us: int = 0
-    psi_io_full_us: int = 0
+    pressure: dict[str, Pressure] = {}
+    """By ``cpu``, ``memory`` and ``io``; empty without pressure information."""
+    network: tuple[Interface, ...] = ()
+    """Of a sandbox with a network of its own; with the loopback interface."""
+    rootfs_at: float = 0.0
+    """When the next two were measured; 0: not yet."""
     rootfs_bytes: int = 0
     rootfs_inodes: int = 0
+    devices: tuple[DeviceIO, ...] = ()
+    """Only in detailed readings, on cgroup v2."""
+    more: dict[str, int] = {}
+    """Only in detailed readings: further numbers, as the files of ``linux.cgroup`` name them."""
