@@ -1,10 +1,11 @@
 """Reads Kubernetes objects in protobuf: kubectl sends what its ``create`` commands make in it and does not fall back.
 
 A body is the four bytes ``k8s\\0``, then ``runtime.Unknown`` (1: apiVersion and kind, 2: the object). ``protobuf.json``
-has the messages: field number -> name in JSON and type, where ``?`` marks what may be unset (Go's clients send all other
-fields always, so there an empty value means an unset one), ``[]`` a list, ``{}`` a map, and an empty name a message whose
-fields belong to the one around it. A field that is not in the table is refused by number rather than dropped.
-Numbers, names and types are those of the field tags in k8s.io/api and apimachinery; protobuf's encoding guide has the wire.
+has the messages: field number -> name in JSON and type, where ``?`` marks what may be unset (Go's clients send all
+other fields always, so there an empty value means an unset one), ``[]`` a list, ``{}`` a map, and an empty name a
+message whose fields belong to the one around it. A field that is not in the table is refused by number rather than
+dropped. Numbers, names and types are those of the field tags in k8s.io/api and apimachinery; protobuf's encoding guide
+has the wire.
 """
 
 from __future__ import annotations

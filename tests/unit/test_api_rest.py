@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from podrt.api import protobuf
+from podrt.model.kinds import RESOURCES
 from tests.unit.test_api_server import PODS, Harness, pod_document, serving
 
 Json = Any
@@ -378,6 +380,48 @@ async def test_namespace_from_protobuf(api: Harness) -> None:
 async def test_refused_protobuf(api: Harness, path: str, body: bytes, code: int, words: str) -> None:
     found = await api.call("POST", path, body, kind=PROTOBUF)
     assert found[0] == code and words in found[1]["message"], found
+
+
+def test_a_pod_from_protobuf() -> None:
+    handler = message((2, message((1, b"/ok"), (2, b"\x08\x00\x10\x50\x1a\x00"), (3, b""), (4, b""))))
+    probe = message((1, handler)) + b"\x10\x00\x18\x02\x38\x00"
+    main = message((1, b"c"), (3, b"a"), (3, b""), (10, probe), (13, b""), (8, message((1, quantity("cpu", "1")))))
+    volume = message((1, b"v"), (2, message((2, message((1, b""))))))
+    spec = message((1, volume), (2, main), (3, b"Always"), (14, b"")) + b"\x20\x00\x58\x00"
+    body = enveloped(b"Pod", message((1, message((1, b"p"), (8, b""))), (2, spec), (3, message((1, b"")))))
+    assert protobuf.document(body) == {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "p"},
+        "spec": {
+            "volumes": [{"name": "v", "emptyDir": {}}],
+            "containers": [
+                {
+                    "name": "c",
+                    "command": ["a", ""],
+                    "livenessProbe": {
+                        "httpGet": {"path": "/ok", "port": 80},
+                        "timeoutSeconds": 2,
+                        "terminationGracePeriodSeconds": 0,
+                    },
+                    "resources": {"limits": {"cpu": "1"}},
+                }
+            ],
+            "restartPolicy": "Always",
+            "terminationGracePeriodSeconds": 0,
+            "securityContext": {},
+        },
+    }
+
+
+def quantity(name: str, value: str) -> bytes:
+    return message((1, name.encode()), (2, message((1, value.encode()))))
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "Job", "CronJob", "ConfigMap", "Pod", "ResourceQuota", "PriorityClass"])
+def test_what_is_read_from_protobuf(kind: str) -> None:
+    (resource,) = (one for one in RESOURCES if one.kind == kind)
+    assert protobuf.readable(resource)
 
 
 async def test_warning_of_hooks_that_fail(api: Harness) -> None:
