@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
+from podrt.engine.disk import Measured
 from podrt.engine.specs import (
     ContainerSpec,
     ContainerStatus,
@@ -117,6 +118,14 @@ class EngineApi(Protocol):
     async def reopen_log(self, container_id: str) -> None: ...
     async def container_stats(self, container_id: str) -> Stats: ...
     async def sandbox_stats(self, sandbox_id: str) -> Stats: ...
+    async def all_stats(
+        self, container_ids: Sequence[str], sandbox_ids: Sequence[str], *, detailed: bool = False
+    ) -> dict[str, Stats]:
+        """Of many at once, by id; those that are gone are left out. ``detailed``: with all that metrics ask for."""
+
+    async def writable_layers(self) -> Measured:
+        """What all writable layers take of the disk, as far as it is known."""
+
     def subscribe(self) -> asyncio.Queue[EngineEvent]:
         """A new queue that gets every event from now on."""
 

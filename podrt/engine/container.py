@@ -152,6 +152,7 @@ async def tear_down(machine: Machine, unit: Container) -> None:
     await _remove_cgroup(machine, record)
     undo.checkpoint("container.remove.storage")
     await _remove_storage(unit)
+    machine.disk.forget(record.id)
     undo.checkpoint("container.remove.image")
     machine.images.release(record.image_id, record.id)
     undo.checkpoint("container.remove.record")

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from podrt.config import Config
-from podrt.engine import container, ending, launch, parts, recovery, sandbox, stats, trees
+from podrt.engine import container, disk, ending, launch, parts, recovery, sandbox, stats, trees
 from podrt.engine import exec as executing
 from podrt.engine.api import EngineApi
-from podrt.engine.exec import AttachSession, ExecSession, Result
+from podrt.engine.disk import Measured
+from podrt.engine.exec import AttachSession, ExecSession
+from podrt.engine.exec_sync import Result
 from podrt.engine.records import boot_id
 from podrt.engine.specs import (
     ContainerSpec,
@@ -97,6 +99,7 @@ class Engine:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._machine.network.close()
+        await self._machine.disk.close()
         await self._machine.supervisor.close()
         for unit in self._machine.containers.values():
             unit.close()
@@ -215,6 +218,17 @@ class Engine:
 
     async def sandbox_stats(self, sandbox_id: str) -> Stats:
         return await stats.of_sandbox(self._machine, self._machine.sandbox(sandbox_id))
+
+    async def all_stats(
+        self, container_ids: Sequence[str], sandbox_ids: Sequence[str], *, detailed: bool = False
+    ) -> dict[str, Stats]:
+        units = [unit for one in container_ids if (unit := self._machine.containers.get(one))]
+        sandboxes = [found for one in sandbox_ids if (found := self._machine.sandboxes.get(one))]
+        return await stats.read(self._machine, units, sandboxes, detailed=detailed)
+
+    async def writable_layers(self) -> Measured:
+        units = list(self._machine.containers.values())
+        return disk.together((await stats.layer_usage(self._machine, units)).values())
 
     def subscribe(self) -> asyncio.Queue[EngineEvent]:
         return self._machine.bus.subscribe()

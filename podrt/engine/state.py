@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from podrt.config import Config
 from podrt.engine import records
+from podrt.engine.disk import LayerUsage
 from podrt.engine.events import EventBus
 from podrt.engine.records import ContainerRecord, Phase, SandboxRecord
 from podrt.engine.rootfs import Hierarchy
@@ -146,6 +147,7 @@ class Machine:
     waiting: dict[str, asyncio.Future[Exit]] = field(default_factory=dict)
     """Ends of execs that are waited for, by process id of the supervisor's protocol."""
     session: str = field(default_factory=lambda: secrets.token_hex(4))
+    disk: LayerUsage = field(default_factory=LayerUsage)
     """Distinguishes the execs of this daemon from those of the one before it."""
 
     background: set[asyncio.Task[None]] = field(default_factory=set)

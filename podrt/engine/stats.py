@@ -1,87 +1,102 @@
-"""Usage of containers and sandboxes, read from the kernel when asked for."""
+"""Usage of containers and sandboxes, read from the kernel when asked for, many in one go.
+
+Whatever the number of containers, one thread reads their cgroups and another enters the sandboxes' network namespaces;
+the disk usage of writable layers is known from :mod:`podrt.engine.disk`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import stat
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
+from podrt.engine import threads
+from podrt.engine.disk import Measured, together
 from podrt.engine.specs import Stats
 from podrt.engine.state import Container, Machine, Sandbox
-from podrt.linux import libc
+from podrt.linux import netdev, process
 
-_RESOLVE = libc.RESOLVE_BENEATH | libc.RESOLVE_NO_SYMLINKS | libc.RESOLVE_NO_XDEV
+_FIELDS = frozenset(Stats.__struct_fields__)
+
+
+class Subject(NamedTuple):
+    """One container or sandbox to read."""
+
+    id: str
+    cgroup: str
+    children: tuple[str, ...] = ()
+    """Cgroups of a sandbox's containers: processes are counted there."""
+    pid: int = 0
+    """The first process of a running container."""
+    netns: str = ""
 
 
 async def of_container(machine: Machine, unit: Container) -> Stats:
-    """The writable layer is walked in a thread. A container that doesn't run uses nothing but disk."""
-    used, inodes = await asyncio.to_thread(disk_usage, unit.storage / "upper")
-    return _read(machine, unit.record.cgroup, rootfs_bytes=used, rootfs_inodes=inodes)
+    """A container that doesn't run uses nothing but disk."""
+    return (await read(machine, [unit], []))[unit.id]
 
 
 async def of_sandbox(machine: Machine, sandbox: Sandbox) -> Stats:
-    """The Pod's cgroup, and the sum of its containers' writable layers."""
-    used = inodes = 0
-    for unit in machine.containers_of(sandbox.id):
-        some, entries = await asyncio.to_thread(disk_usage, unit.storage / "upper")
-        used += some
-        inodes += entries
-    return _read(machine, sandbox.record.cgroup, rootfs_bytes=used, rootfs_inodes=inodes)
+    """The Pod's cgroup and network, and the sum of its containers' writable layers."""
+    return (await read(machine, [], [sandbox]))[sandbox.id]
 
 
-def _read(machine: Machine, cgroup: str, **disk: int) -> Stats:
+async def read(
+    machine: Machine, units: Sequence[Container], sandboxes: Sequence[Sandbox], *, detailed: bool = False
+) -> dict[str, Stats]:
+    """By id. ``detailed`` fills ``Stats.more`` and ``Stats.devices``."""
+    members: dict[str, list[Container]] = {one.id: [] for one in sandboxes}
+    for unit in machine.containers.values():
+        if unit.record.sandbox_id in members:
+            members[unit.record.sandbox_id].append(unit)
+    subjects = [Subject(one.id, one.record.cgroup, (), one.record.status().pid) for one in units]
+    for one in sandboxes:
+        cgroups = tuple(unit.record.cgroup for unit in members[one.id])
+        subjects.append(Subject(one.id, one.record.cgroup, cgroups, 0, one.record.namespaces.get("net", "")))
+    layers, found = await asyncio.gather(
+        layer_usage(machine, [*units, *(unit for some in members.values() for unit in some)]),
+        threads.in_own_thread(partial(_read_all, machine, subjects, detailed)),
+    )
+    disk = {one.id: layers[one.id] for one in units}
+    disk |= {identity: together(layers[unit.id] for unit in some) for identity, some in members.items()}
+    return {identity: Stats(**_disk(disk[identity]), **numbers) for identity, numbers in found.items()}
+
+
+async def layer_usage(machine: Machine, units: Sequence[Container]) -> dict[str, Measured]:
+    """Of each container's writable layer."""
+    return await machine.disk.of((unit.id, unit.storage / "upper") for unit in units)
+
+
+def _disk(measured: Measured) -> dict[str, Any]:
+    return {"rootfs_at": measured.at, "rootfs_bytes": measured.bytes, "rootfs_inodes": measured.inodes}
+
+
+def _read_all(machine: Machine, subjects: Sequence[Subject], detailed: bool) -> dict[str, dict[str, Any]]:
+    networks = netdev.counters([one.netns for one in subjects if one.netns])
+    return {one.id: _read(machine, one, networks.get(one.netns, ()), detailed) for one in subjects}
+
+
+def _read(machine: Machine, subject: Subject, network: tuple[netdev.Interface, ...], detailed: bool) -> dict[str, Any]:
+    """Fields of Stats; none but ``at`` of a cgroup that is gone."""
+    cgroups = machine.cgroups
+    result: dict[str, Any] = {"at": time.time(), "network": network}
     try:
-        numbers = machine.cgroups.stats(cgroup)
-    except FileNotFoundError:
-        numbers = {}
-    known = {name: value for name, value in numbers.items() if name in Stats.__struct_fields__}
-    return Stats(at=time.time(), **known, **disk)
-
-
-def disk_usage(directory: Path) -> tuple[int, int]:
-    """(bytes allocated, inodes) below a directory, each hard-linked file once, other file systems left out.
-
-    A container works in it meanwhile: no link that it exchanges for a directory is followed, and what can't be opened
-    (gone, or nested deeper than a path can be long) is not counted.
-    """
-    used = inodes = 0
-    seen: set[int] = set()
-    try:
-        top = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return 0, 0
-    try:
-        pending = ["."]
-        while pending:
-            path = pending.pop()
-            try:
-                fd = libc.openat2(top, path, os.O_RDONLY | os.O_DIRECTORY, 0, _RESOLVE)
-            except OSError:
-                continue
-            for name, found in _entries(fd):
-                if stat.S_ISDIR(found.st_mode):
-                    pending.append(f"{path}/{name}")
-                elif found.st_nlink > 1:
-                    if found.st_ino in seen:
-                        continue
-                    seen.add(found.st_ino)
-                used += found.st_blocks * 512
-                inodes += 1
-    finally:
-        os.close(top)
-    return used, inodes
-
-
-def _entries(fd: int) -> Iterator[tuple[str, os.stat_result]]:
-    """What is in a directory; closes ``fd``."""
-    try:
-        with os.scandir(fd) as entries:
-            for entry in entries:
-                with contextlib.suppress(FileNotFoundError):
-                    yield entry.name, entry.stat(follow_symlinks=False)
-    finally:
-        os.close(fd)
+        numbers = cgroups.stats(subject.cgroup)
+        pressure = cgroups.pressure(subject.cgroup)
+    except OSError:
+        return result  # it goes while it is read
+    pids = [pid for path in subject.children or (subject.cgroup,) for pid in cgroups.pids(path)]
+    result |= {name: value for name, value in numbers.items() if name in _FIELDS}
+    result |= {"pressure": pressure, "processes": len(pids)}
+    if detailed:
+        with contextlib.suppress(OSError):
+            numbers |= cgroups.details(subject.cgroup)
+            result["devices"] = cgroups.io(subject.cgroup)
+        numbers |= process.open_files(pids)
+        if subject.pid:
+            numbers |= process.soft_limits(subject.pid)
+        result["more"] = numbers
+    return result

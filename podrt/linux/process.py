@@ -11,6 +11,7 @@ import errno
 import os
 import select
 import signal as signals
+from collections.abc import Iterable
 
 from podrt.linux import libc
 
@@ -100,3 +101,29 @@ class ProcessHandle:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def open_files(pids: Iterable[int]) -> dict[str, int]:
+    """``files`` and ``sockets``: how many descriptors processes have open, and how many of those are sockets."""
+    files = sockets = 0
+    for pid in pids:
+        with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
+            for entry in entries:
+                files += 1
+                with contextlib.suppress(OSError):
+                    sockets += os.readlink(entry.path).startswith("socket:")
+    return {"files": files, "sockets": sockets}
+
+
+def soft_limits(pid: int) -> dict[str, int]:
+    """``files_limit`` of a process; empty if it is gone, see proc_pid_limits(5). -1: no limit."""
+    try:
+        with open(f"/proc/{pid}/limits", encoding="ascii", errors="replace") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return {}
+    for line in lines:
+        if line.startswith("Max open files"):
+            value = line.split()[3]
+            return {"files_limit": int(value) if value.isdigit() else -1}
+    return {}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from podrt.engine import stats
-from podrt.engine.stats import disk_usage
+from podrt.engine import disk
+from podrt.engine.disk import disk_usage
 from podrt.linux.removal import remove_tree
 
 
@@ -46,7 +46,7 @@ def test_a_directory_exchanged_for_a_link(tmp_path: Path, monkeypatch: pytest.Mo
     for number in range(200):
         (outside / str(number)).touch()
     (layer / "sub").mkdir(parents=True)
-    real = stats._entries
+    real = disk._entries
 
     def exchange(fd: int) -> Iterator[tuple[str, os.stat_result]]:
         yield from real(fd)
@@ -54,6 +54,6 @@ def test_a_directory_exchanged_for_a_link(tmp_path: Path, monkeypatch: pytest.Mo
             (layer / "sub").rmdir()
             (layer / "sub").symlink_to(outside)
 
-    monkeypatch.setattr(stats, "_entries", exchange)
+    monkeypatch.setattr(disk, "_entries", exchange)
     assert disk_usage(layer)[1] == 1
     assert (layer / "sub").is_symlink()

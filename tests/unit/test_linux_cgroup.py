@@ -11,6 +11,7 @@ from podrt.errors import InvalidError
 from podrt.linux.cgroup import DEFAULT_RULES, DeviceRule, Manager, cpu, devices, hugetlb, pressure
 from podrt.linux.cgroup.hierarchy import Hierarchies, parse
 from podrt.linux.cgroup.manager import _ancestors
+from podrt.linux.cgroup.pressure import Pressure, Stall
 
 
 @pytest.mark.parametrize(
@@ -129,6 +130,8 @@ def test_the_program_decides(
 
 
 def test_pressure() -> None:
-    some = "some avg10=0.12 avg60=0.00 avg300=0.00 total=4217"
-    assert pressure.parse(f"{some}\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=7\n") == {"some": 4217, "full": 7}
-    assert pressure.parse(some) == {"some": 4217}
+    some = "some avg10=0.12 avg60=1.50 avg300=0.00 total=4217"
+    waited = Stall(4217, 0.12, 1.5, 0.0)
+    both = f"{some}\nfull avg10=0.00 avg60=0.00 avg300=0.03 total=7\n"
+    assert pressure.parse(both) == Pressure(waited, Stall(7, 0.0, 0.0, 0.03))
+    assert pressure.parse(some) == Pressure(waited, Stall())

@@ -141,9 +141,9 @@ def test_memory_high_holds_back_and_shows_as_pressure(manager: Manager) -> None:
     try:
         directory = manager.hierarchies.unified + path
         eventually(lambda: int(table(directory, "memory.events")["high"]) > 0, 20, "memory.high is reached")
-        eventually(lambda: manager.stats(path)["psi_memory_some_us"] > 0, 20, "it waits for memory")
+        eventually(lambda: manager.pressure(path)["memory"].some.total_us > 0, 20, "it waits for memory")
         assert manager.stats(path)["memory_usage"] < 64 << 20
-        assert manager.stats(path)["psi_cpu_some_us"] >= 0
+        assert manager.pressure(path)["cpu"].some.total_us >= 0
     finally:
         manager.kill(path)
         process.wait()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import math
 
-from podrt.linux.cgroup.files import read_table, write
+from podrt.linux.cgroup.files import read_number, read_table, write
 from podrt.linux.cgroup.limits import LimitsLike
 
 MIN_SHARES = 2
@@ -57,13 +57,32 @@ def write_v2(directory: str, limits: LimitsLike, pod: bool) -> None:
 
 
 def stats_v1(directory: str) -> dict[str, int]:
-    return {"cpu_throttled_ns": read_table(directory, "cpu.stat").get("throttled_time", 0)}
+    table = read_table(directory, "cpu.stat")
+    return {
+        "cpu_periods": table.get("nr_periods", 0),
+        "cpu_throttled_periods": table.get("nr_throttled", 0),
+        "cpu_throttled_ns": table.get("throttled_time", 0),
+    }
+
+
+def details_v1(directory: str) -> dict[str, int]:
+    """Of the cpuacct hierarchy."""
+    return {
+        "cpu_user_ns": read_number(directory, "cpuacct.usage_user"),
+        "cpu_system_ns": read_number(directory, "cpuacct.usage_sys"),
+    }
 
 
 def stats_v2(directory: str) -> dict[str, int]:
     """Usage is there even where the controller is not enabled."""
     table = read_table(directory, "cpu.stat")
-    result = {"cpu_usage_ns": table.get("usage_usec", 0) * 1000}
+    result = {
+        "cpu_usage_ns": table.get("usage_usec", 0) * 1000,
+        "cpu_user_ns": table.get("user_usec", 0) * 1000,
+        "cpu_system_ns": table.get("system_usec", 0) * 1000,
+    }
     if "throttled_usec" in table:
+        result["cpu_periods"] = table.get("nr_periods", 0)
+        result["cpu_throttled_periods"] = table.get("nr_throttled", 0)
         result["cpu_throttled_ns"] = table["throttled_usec"] * 1000
     return result

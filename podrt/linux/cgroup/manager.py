@@ -17,9 +17,9 @@ import time
 from collections.abc import Iterable, Sequence
 
 from podrt.errors import DeadlineError
-from podrt.linux.cgroup import cpu, cpuset, devices, freezer, hugetlb, memory, pids, pressure
+from podrt.linux.cgroup import cpu, cpuset, devices, freezer, hugetlb, io, memory, pids, pressure, usage
 from podrt.linux.cgroup.devices import DeviceRule
-from podrt.linux.cgroup.files import read, read_number, read_table, write
+from podrt.linux.cgroup.files import read, read_table, write
 from podrt.linux.cgroup.hierarchy import DAEMON_LEAF, DEFAULT_ROOT, Hierarchies, detect
 from podrt.linux.cgroup.limits import LimitsLike
 
@@ -233,20 +233,20 @@ class Manager:
         return []
 
     def stats(self, path: str) -> dict[str, int]:
-        """Raw numbers, named as the fields of the engine's Stats; what is not there is 0 or missing."""
-        v1, unified = self.hierarchies.v1, self.hierarchies.unified
-        result: dict[str, int] = {}
-        if "cpu" in v1:
-            result |= cpu.stats_v1(v1["cpu"] + path)
-        if unified:
-            result |= cpu.stats_v2(unified + path)
-        elif "cpuacct" in v1:
-            result["cpu_usage_ns"] = read_number(v1["cpuacct"] + path, "cpuacct.usage")
-        result |= memory.stats_v1(v1["memory"] + path) if "memory" in v1 else memory.stats_v2(unified + path)
-        result |= pids.stats(v1.get("pids", unified) + path)
-        if unified:
-            result |= pressure.stats(unified + path)
-        return result
+        """See :func:`podrt.linux.cgroup.usage.stats`."""
+        return usage.stats(self.hierarchies, path)
+
+    def details(self, path: str) -> dict[str, int]:
+        """See :func:`podrt.linux.cgroup.usage.details`."""
+        return usage.details(self.hierarchies, path)
+
+    def pressure(self, path: str) -> dict[str, pressure.Pressure]:
+        """By ``cpu``, ``memory`` and ``io``; empty where the kernel or this layout of hierarchies has none."""
+        return pressure.stats(self.hierarchies.unified + path) if self.hierarchies.unified else {}
+
+    def io(self, path: str) -> tuple[io.DeviceIO, ...]:
+        """By device; empty but on cgroup v2."""
+        return io.stats(self.hierarchies.unified + path) if self.hierarchies.mode == "v2" else ()
 
     def oom_kills(self, path: str) -> int:
         """How many processes the out-of-memory killer killed; 0 for a cgroup that is gone."""

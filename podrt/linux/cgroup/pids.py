@@ -12,4 +12,10 @@ def write_limit(directory: str, limits: LimitsLike) -> None:
 
 
 def stats(directory: str) -> dict[str, int]:
+    """``pids``: processes and threads."""
     return {"pids": read_number(directory, "pids.current")}
+
+
+def details(directory: str) -> dict[str, int]:
+    """``pids_limit``: 0 for none."""
+    return {"pids_limit": read_number(directory, "pids.max")}
