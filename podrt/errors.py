@@ -63,6 +63,10 @@ class ForbiddenError(PodrtError):
     """Policy refuses the request (403)."""
 
 
+class UnauthenticatedError(ForbiddenError):
+    """A registry doesn't believe who we say we are, or wants to be told (403, UNAUTHENTICATED)."""
+
+
 class UnsupportedError(PodrtError):
     """A real feature that podrt or this kernel doesn't have (501, UNIMPLEMENTED)."""
 

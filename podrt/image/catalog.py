@@ -3,6 +3,9 @@
 The index on disk and its image in memory, changed together under one lock. Three things keep content: an image that
 needs it, a *hold* of a container on an image, and a *pin* of work in progress on what it has stored but not yet
 recorded. What nothing keeps is rubbish.
+
+A *retired* image has no names and is found no more, neither by its id; its layers stay for the containers that hold
+it. The same content coming again makes it an image like others.
 """
 
 from __future__ import annotations
@@ -54,6 +57,7 @@ class Catalog:
         self._layers = layers
         self._records: dict[str, Record] = {}
         self._images: dict[str, Image] = {}
+        self._retired: dict[str, Image] = {}
         self._manifests: dict[str, manifests.Manifest] = {}
         self._held: dict[str, set[str]] = {}
         self._pinned_blobs: Counter[str] = Counter()
@@ -107,7 +111,11 @@ class Catalog:
         return found[0] if found else None
 
     def get(self, image_id: str) -> Image | None:
-        return self._images.get(image_id)
+        """Retired ones too."""
+        return self._images.get(image_id) or self._retired.get(image_id)
+
+    def retired(self) -> builtins.list[Image]:
+        return list(self._retired.values())
 
     def manifest(self, image_id: str) -> manifests.Manifest:
         return self._manifests[image_id]
@@ -140,6 +148,13 @@ class Catalog:
             record = self._records[image.id]
             self._rename(record, {name: at for name, at in record.names.items() if name not in names})
 
+    def retire(self, image: Image) -> None:
+        """Forget an image for all but those who hold it."""
+        with self.lock:
+            changed = self._records[image.id]._replace(names={}, digests=(), retired=True)
+            self._index.save(changed)
+            self._remember(changed)
+
     def delete(self, image: Image) -> int:
         """Forget an image and remove what only it needed; returns the bytes freed.
 
@@ -148,7 +163,9 @@ class Catalog:
         with self.lock:
             self._index.remove(image.id)
             parsed = self._manifests.pop(image.id)
-            del self._records[image.id], self._images[image.id]
+            del self._records[image.id]
+            self._images.pop(image.id, None)
+            self._retired.pop(image.id, None)
             blobs = [image.id, image.manifest_digest, *(layer.digest for layer in parsed.layers)]
             return self._free(blobs, reversed(image.chain_ids))
 
@@ -168,7 +185,7 @@ class Catalog:
 
     def hold(self, image_id: str, owner: str) -> None:
         with self.lock:
-            if image_id not in self._images:
+            if self.get(image_id) is None:
                 raise NotFoundError(f"image {image_id} is not in the store")
             self._held.setdefault(image_id, set()).add(owner)
             self._index.touch(image_id)
@@ -245,14 +262,16 @@ class Catalog:
             **details,
         )
         self._records[record.id] = record
-        self._images[record.id] = image
         self._manifests[record.id] = parsed
+        here, elsewhere = (self._retired, self._images) if record.retired else (self._images, self._retired)
+        here[record.id] = image
+        elsewhere.pop(record.id, None)
         return image
 
     def _free(self, blobs: Iterable[str], chain: Iterable[str]) -> int:
         """Remove those of the given blobs and layers that nothing keeps; returns bytes."""
         kept_blobs, kept_layers = set(self._pinned_blobs), set(self._pinned_layers)
-        for image in self._images.values():
+        for image in (*self._images.values(), *self._retired.values()):
             kept_layers.update(image.chain_ids)
             kept_blobs.update((image.id, image.manifest_digest))
             kept_blobs.update(layer.digest for layer in self._manifests[image.id].layers)

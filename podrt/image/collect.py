@@ -3,6 +3,9 @@
 Above the high threshold of the file system's use, images are removed, the least recently used first, until it would be
 below the low one. Never removed: what a container uses, what is pinned (by a pattern of the configuration: images that
 no registry can give back), and what came or was used in the last minutes, as a Pod may be about to start with it.
+
+Where a kubelet is served it does this itself, and ``high`` is 100. What always goes is what was retired (removed while
+a container used it) and is unused by now.
 """
 
 from __future__ import annotations
@@ -38,6 +41,16 @@ class Disk(NamedTuple):
         return 100.0 * (self.total - self.available) / self.total if self.total else 0.0
 
 
+def patterns(text: str) -> tuple[str, ...]:
+    """The configuration's ``image_pinned``: patterns separated by commas."""
+    return tuple(part for one in text.split(",") if (part := one.strip()))
+
+
+def is_pinned(image: Image, pinned: Sequence[str]) -> bool:
+    """Whether one of the image's names fits a pattern (fnmatch(3))."""
+    return any(fnmatch.fnmatchcase(name, pattern) for name in image.names for pattern in pinned)
+
+
 class ImageCollector:
     """Looks after one store; ``high`` and ``low`` are percent of its file system, 100 for never."""
 
@@ -49,7 +62,7 @@ class ImageCollector:
 
     def pinned(self, image: Image) -> bool:
         """Whether one of the image's names is pinned."""
-        return any(fnmatch.fnmatchcase(name, pattern) for name in image.names for pattern in self._pinned)
+        return is_pinned(image, self._pinned)
 
     async def run(self) -> None:
         """Collect every few minutes, until cancelled."""
@@ -62,6 +75,7 @@ class ImageCollector:
 
     def collect(self, disk: Disk | None = None) -> list[Image]:
         """Remove images if the disk is too full; those removed. ``disk`` is for tests."""
+        self._store.collect_retired()
         found = disk or self.disk()
         if found.percent < self._high:
             return []

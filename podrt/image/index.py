@@ -34,6 +34,8 @@ class Record(NamedTuple):
     """When the image came here, in nanoseconds since 1970."""
     digests: tuple[str, ...] = ()
     """``repository@digest`` under which registries gave it, of an index too."""
+    retired: bool = False
+    """It is removed but for what a container uses of it; it has no names."""
 
 
 class Index:
@@ -101,6 +103,7 @@ def _parse(document: dict[str, object]) -> Record:
         {name: int(given) for name, given in names.items()},
         int(str(document["added"])),
         _digests(document.get("digests", [])),
+        document.get("retired") is True,
     )
 
 

@@ -1,6 +1,8 @@
 """Unpacked layers, one directory for each chain id, shared by all images and containers.
 
-``<root>/<hex of chain id>/`` is the XX The chain id of a
+``<root>/<hex of chain id>/`` is the layer's file tree and is used as an overlayfs lower directory as it is;
+``<hex>.json`` beside it says how large it is. Layers are unpacked in the staging directory, written out with syncfs(2)
+and renamed into place: one is whole or absent, and a name that is there is never written again. The chain id of a
 layer covers all layers below it (OCI image-spec, config.md, "Layer ChainID"), so equal ids mean equal stacks.
 
 The tree of a layer can be gone through by anyone (0755), as in the container; the directories above it are for root

@@ -35,11 +35,13 @@ _MAX_FILE = 4 << 20
 
 
 class Credential(NamedTuple):
-    """One way to say who we are: a name and password, or a refresh token (``identity_token``)."""
+    """One way to say who we are: a name and password, a refresh token (``identity_token``), or what the registry's
+    token server gave already (``registry_token``)."""
 
     username: str = ""
     password: str = ""
     identity_token: str = ""
+    registry_token: str = ""
 
     def __repr__(self) -> str:
         return "Credential(...)"  # never a password in a log
@@ -50,6 +52,19 @@ class Credential(NamedTuple):
 
 
 ANONYMOUS = Credential()
+
+
+class Login(NamedTuple):
+    """What a caller says who we are: for one registry, and then nothing else is tried there, not even to be nobody.
+    So a pull with it that succeeds shows that it opens the image."""
+
+    credential: Credential
+    server: str = ""
+    """As a key of ``auths``; empty: the registry of the image."""
+
+    def fits(self, domain: str) -> bool:
+        """Whether it is for the registry ``domain``."""
+        return _bare(self.server).partition("/")[0] == domain
 
 
 def default_files() -> list[Path]:

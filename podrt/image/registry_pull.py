@@ -27,6 +27,7 @@ from podrt.image.blobs import Progress, hash_bytes
 from podrt.image.layers import chain_ids
 from podrt.image.manifest import Descriptor, Manifest
 from podrt.image.reference import Reference, parse
+from podrt.image.registry_auth import Login
 from podrt.image.registry_config import is_local
 from podrt.image.registry_fetch import Download, outlive
 from podrt.image.registry_transport import Repository, Transport, first_that_works
@@ -74,11 +75,19 @@ class Puller:
         self._installs.shutdown(wait=False, cancel_futures=True)
         self._writers.shutdown(wait=False, cancel_futures=True)
 
-    async def pull(self, text: str, *, secrets: Sequence[bytes] = (), progress: Progress | None = None) -> Image:
+    async def pull(
+        self,
+        text: str,
+        *,
+        secrets: Sequence[bytes] = (),
+        login: Login | None = None,
+        progress: Progress | None = None,
+    ) -> Image:
         """The image of a name, asked of its registry even if it is in the store; only what is missing is fetched.
 
-        ``secrets`` are ``.dockerconfigjson`` documents; ``progress`` is called from this event loop. Raises
-        NotFoundError, ForbiddenError (access denied), UnavailableError (can't be reached), ImageError (wrong content),
+        ``secrets`` are ``.dockerconfigjson`` documents; a ``login`` comes before all of them, and at its registry in
+        their place. ``progress`` is called from this event loop. Raises NotFoundError, ForbiddenError (access denied;
+        UnauthenticatedError for who we are), UnavailableError (can't be reached), ImageError (wrong content),
         ExhaustedError (disk), InvalidError (name, hosts.toml).
         """
         reference = parse(text)
@@ -86,11 +95,11 @@ class Puller:
             raise NotFoundError(
                 f"{text}: names below localhost/ are local and never pulled; load the image with image load or import"
             )
-        key = (str(reference), hashlib.sha256(b"\0".join(secrets)).hexdigest())
+        key = (str(reference), hashlib.sha256(b"\0".join((*secrets, _text(login)))).hexdigest())
         flight = self._flights.get(key)
         if flight is None:
             watchers: list[Progress] = []
-            task = asyncio.create_task(self._pull(reference, secrets, watchers), name=f"pull {reference}")
+            task = asyncio.create_task(self._pull(reference, secrets, login, watchers), name=f"pull {reference}")
             flight = self._flights[key] = _Flight(task, watchers)
             task.add_done_callback(partial(self._landed, key))
         watcher = progress or _no_progress
@@ -109,13 +118,16 @@ class Puller:
         if task.done() and not task.cancelled():
             task.exception()  # it was told to who waits
 
-    async def _pull(self, reference: Reference, secrets: Sequence[bytes], watchers: list[Progress]) -> Image:
+    async def _pull(
+        self, reference: Reference, secrets: Sequence[bytes], login: Login | None, watchers: list[Progress]
+    ) -> Image:
         def progress(what: str, done: int, total: int) -> None:
             for watcher in list(watchers):
                 watcher(what, done, total)
 
         async with self._places:
-            resolvers = await self._transport.repositories(reference.name, "pull", secrets, resolving=True)
+            ask = partial(self._transport.repositories, reference.name, "pull", secrets, login=login)
+            resolvers = await ask(resolving=True)
             if not resolvers:
                 raise ImageError(f"{reference}: no configured host may resolve names; see its hosts.toml")
             resolved = await self.resolve(reference, resolvers)
@@ -123,8 +135,9 @@ class Puller:
             names = () if reference.digest else (Reference(reference.name, reference.tag),)
             known = self._store.by_manifest(resolved.digest)
             if known is not None:
-                return await asyncio.to_thread(self._store.add_names, known, names, resolved.digests)
-            repositories = await self._transport.repositories(reference.name, "pull", secrets)
+                with contextlib.suppress(NotFoundError):  # it was removed just now
+                    return await asyncio.to_thread(self._store.add_names, known, names, resolved.digests)
+            repositories = await ask()
             return await self._install(reference, names, resolved, _share(resolvers, repositories), progress)
 
     # Manifests
@@ -267,6 +280,10 @@ async def _manifest(reference: Reference, which: str, digest: str, repository: R
     if actual != wanted:
         raise ImageError(f"{what}: content is {actual}, not {wanted}; {repository.where} has a corrupt copy")
     return data, actual
+
+
+def _text(login: Login | None) -> bytes:
+    return b"" if login is None else repr((login.server, tuple(login.credential))).encode()
 
 
 def _refuse_foreign(parsed: Manifest, what: str) -> None:

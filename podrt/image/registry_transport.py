@@ -26,10 +26,17 @@ import aiohttp
 from yarl import URL
 
 from podrt import __version__
-from podrt.errors import ForbiddenError, ImageError, NotFoundError, PodrtError, UnavailableError
+from podrt.errors import (
+    ForbiddenError,
+    ImageError,
+    NotFoundError,
+    PodrtError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from podrt.image import registry_auth, registry_config
 from podrt.image.reference import Reference
-from podrt.image.registry_auth import ANONYMOUS, Credential
+from podrt.image.registry_auth import ANONYMOUS, Credential, Login
 from podrt.image.registry_config import Endpoint
 from podrt.image.registry_http import error_text, origin_of, proxy_for
 
@@ -102,7 +109,12 @@ class Transport:
         return self._session
 
     async def repositories(
-        self, name: str, capability: str, secrets: Sequence[bytes] = (), resolving: bool = False
+        self,
+        name: str,
+        capability: str,
+        secrets: Sequence[bytes] = (),
+        resolving: bool = False,
+        login: Login | None = None,
     ) -> list[Repository]:
         """The endpoints that may be asked for ``name`` (``registry/path``), each with its credentials."""
         domain, _, path = name.partition("/")
@@ -113,9 +125,12 @@ class Transport:
                 continue
             # A mirror has its own credentials, and is not told those of the registry it stands in for.
             about = Reference(f"{endpoint.host if endpoint.mirror_of else domain}/{path}")
-            found = await registry_auth.credentials(
-                about, registry_auth.default_files() if files is None else files, secrets
-            )
+            if login is not None and (login.fits(about.domain) if login.server else not endpoint.mirror_of):
+                found = [login.credential]
+            else:
+                found = await registry_auth.credentials(
+                    about, registry_auth.default_files() if files is None else files, secrets
+                )
             actions = "pull,push" if capability == "push" else "pull"
             result.append(Repository(self, endpoint, path, found, actions))
         return result
@@ -225,7 +240,7 @@ class Repository:
         if status == 404:
             raise NotFoundError(f"{what}: not found in {self.where}{told}")
         if status in (401, 403):
-            raise ForbiddenError(
+            raise (UnauthenticatedError if status == 401 else ForbiddenError)(
                 f"{what}: {self.where} denies access or has no such repository ({status}){told};"
                 " see imagePullSecrets and the auth files"
             )
@@ -324,6 +339,8 @@ class Repository:
         """An Authorization header for one of the challenges; empty if ``credential`` is none for them."""
         for challenge in challenges:
             scheme, _, rest = challenge.partition(" ")
+            if scheme.lower() == "bearer" and credential.registry_token:
+                return f"Bearer {credential.registry_token}"
             if scheme.lower() == "bearer":
                 return await self._token(dict(_CHALLENGE.findall(rest)), credential)
             if scheme.lower() == "basic" and credential.username:

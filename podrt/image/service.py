@@ -124,6 +124,15 @@ class ImageStore:
         image, config = self._with_config(reference)
         return inspecting.history(image, config, self._layer_infos(image))
 
+    def disk_size(self, image: Image) -> int:
+        """Bytes of an image on disk: its unpacked layers, and the blobs that they and the configuration came in."""
+        parsed = self._catalog.manifest(image.id)
+        return image.size + parsed.config.size + sum(layer.size for layer in parsed.layers)
+
+    def configuration(self, reference: str) -> dict[str, Any]:
+        """The image configuration as it came (OCI image-spec, config.md). Raises NotFoundError."""
+        return self._with_config(reference)[1]
+
     def usage(self) -> Usage:
         """Bytes and inodes of the whole store, rubbish included."""
         return of_store(self._catalog, self.blobs, self._layers)
@@ -314,6 +323,7 @@ class ImageStore:
                 if not self._catalog.holders(image.id) and (all or not image.names):
                     reclaimed += self._catalog.delete(image)
                     removed += [*(Removal(untagged=name) for name in image.names), Removal(deleted=image.id)]
+            reclaimed += self.collect_retired()
             self.journal.clear()
             reclaimed += self._catalog.sweep()
         self._staging.empty_trash()
@@ -326,6 +336,34 @@ class ImageStore:
     def last_used(self, image: Image) -> float:
         """Unix time of an image's last use, or when it came."""
         return self._catalog.last_used(image.id)
+
+    def retire(self, reference: str) -> None:
+        """Remove an image with all its names at once, as the CRI has it.
+
+        What containers hold of it stays on disk, found by nobody else, until :meth:`collect_retired`. Raises
+        NotFoundError, ConflictError (an id that fits several), InvalidError.
+        """
+        with self._catalog.lock:
+            image = self.resolve(reference)
+            if self._catalog.holders(image.id):
+                self._catalog.retire(image)
+            else:
+                self._catalog.delete(image)
+        self._staging.empty_trash()
+
+    def collect_retired(self) -> int:
+        """Remove the retired images that no container holds any more; returns the bytes freed.
+
+        Not before containers that still run hold theirs again (recovery).
+        """
+        freed = 0
+        with self._catalog.lock:
+            for image in self._catalog.retired():
+                if not self._catalog.holders(image.id):
+                    freed += self._catalog.delete(image)
+        if freed:
+            self._staging.empty_trash()
+        return freed
 
     def collect(self, image: Image) -> int:
         """Remove an image that nothing uses, with all its names; returns the bytes freed. Raises ConflictError,
