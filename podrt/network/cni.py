@@ -271,7 +271,11 @@ class CniNetwork:
                 try:
                     await self.check(sandbox_id)
                 except (PodrtError, OSError) as error:
-                    log.warning("sandbox %s: its network is not as it was made: %s", sandbox_id[:12], error)
+                    log.warning(
+                        "sandbox %s: its network is not as it was made, or its configuration needs disableCheck: %s",
+                        sandbox_id[:12],
+                        error,
+                    )
         except Exception:
             log.exception("cleaning up after CNI plugins")
         self._swept_at = asyncio.get_running_loop().time()

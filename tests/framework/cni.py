@@ -1,14 +1,21 @@
-"""CNI plugins for tests: programs that note how they were called and do as they are told.
+"""CNI for tests: plugins that do as they are told, and a host of one's own for real ones.
 
-They are real programs under the real protocol, so what is tested is the whole way: look-up, environment, stdin, answer.
+:class:`FakePlugins` are real programs under the real protocol, so what is tested is the whole way: look-up,
+environment, stdin, answer. :class:`OtherHost` has Debian's plugins do their work in a network namespace that plays the
+host: their bridges and iptables rules are not this machine's, and what they leave there can be seen.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+REAL = Path("/usr/lib/cni")
+"""Where Debian's containernetworking-plugins are."""
 
 _PROGRAM = """\
 #!{python} -IS
@@ -117,3 +124,71 @@ def write(directory: Path, file: str, body: Any) -> Path:
     temporary = directory / f".{file}.new"
     temporary.write_text(text)
     return temporary.rename(directory / file)
+
+
+class OtherHost:
+    """A network namespace that plugins take for the host's, with their programs in ``bin``."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.bin = root / "real"
+        self.bin.mkdir(parents=True)
+        self.netns = root / "host-netns"
+        self.netns.touch()
+        subprocess.run(["unshare", f"--net={self.netns}", "ip", "link", "set", "lo", "up"], check=True)
+        self.leases = root / "leases"
+        for plugin in REAL.iterdir():
+            wrapper = self.bin / plugin.name
+            wrapper.write_text(f"#!/bin/sh\nexec nsenter --net={self.netns} {plugin}\n")
+            wrapper.chmod(0o755)
+
+    def run(self, *command: str, check: bool = True) -> str:
+        """Run a command there; its stdout."""
+        return subprocess.run(
+            ["nsenter", f"--net={self.netns}", *command], check=check, capture_output=True, text=True
+        ).stdout
+
+    def links(self) -> set[str]:
+        return {link["ifname"] for link in json.loads(self.run("ip", "-j", "link"))}
+
+    def rules(self) -> list[str]:
+        """The rules of iptables' nat tables that belong to one attachment; chains that all share stay."""
+        text = self.run("iptables-save", "-t", "nat") + self.run("ip6tables-save", "-t", "nat")
+        return [line for line in text.splitlines() if line.startswith(("-A CNI-DN", ":CNI-DN")) or " id: " in line]
+
+    def leased(self) -> set[str]:
+        """Addresses that host-local has given out."""
+        files = [path.name for path in self.leases.rglob("*") if path.is_file()]
+        return {name for name in files if name != "lock" and not name.startswith("last_reserved_ip")}
+
+    def network(
+        self, *more: dict[str, Any], version: str = "1.0.0", subnet: str = "10.77.0.0/24", **fields: Any
+    ) -> Any:
+        """A configuration: bridge with host-local, both families, and ``more`` plugins."""
+        bridge = {
+            "type": "bridge",
+            "bridge": "cni0",
+            "isGateway": True,
+            "ipMasq": True,
+            "hairpinMode": True,
+            "ipam": {
+                "type": "host-local",
+                "dataDir": str(self.leases),
+                "ranges": [[{"subnet": subnet}], [{"subnet": "fd77:7064:7274::/64"}]],
+                "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
+            },
+        }
+        return {"cniVersion": version, "name": "cluster", "plugins": [bridge, *more]} | fields
+
+    def left(self) -> list[str]:
+        """What no attachment may leave."""
+        links = sorted(self.links() - {"lo", "cni0"})
+        return [*links, *sorted(self.leased()), *self.rules()]
+
+    def destroy(self) -> None:
+        subprocess.run(["umount", self.netns], check=True)
+
+
+def available() -> bool:
+    """Whether Debian's plugins are there."""
+    return all(os.access(REAL / name, os.X_OK) for name in ("bridge", "host-local", "portmap"))

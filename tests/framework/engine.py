@@ -67,11 +67,11 @@ class Lab:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls, base: Path) -> AsyncIterator[Lab]:
+    async def open(cls, base: Path, **settings: Any) -> AsyncIterator[Lab]:
         build_pause()
         root = Path(tempfile.mkdtemp(prefix="e", dir=base))
         root.chmod(0o755)
-        config = Config.under(root, secrets.token_hex(3), netns_dir=root / "netns", **subnets())
+        config = Config.under(root, secrets.token_hex(3), netns_dir=root / "netns", **(subnets() | settings))
         lab = cls(config, image_store(base))
         network = BridgeNetwork(config)
         network.setup()
