@@ -240,6 +240,7 @@ async def _launch(machine: Machine, sandbox: Sandbox, unit: Container) -> None:
     with closing(opened) as fds:
         launched = await machine.supervisor.launch(spec, fds)
     unit.pidfd = launched.pidfd
+    unit.home = launched.home
     if launched.terminal:
         unit.terminal = launched.fds[0]
     undo.checkpoint("container.started")

@@ -11,32 +11,19 @@ import asyncio
 import contextlib
 import fcntl
 import os
-import signal
 import struct
 import termios
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from podrt.engine import ending, launch
+from podrt.engine import ending, exec_sync, launch
+from podrt.engine.exec_sync import Collector, Result
+from podrt.engine.kill import kill_tree
 from podrt.engine.records import Phase
 from podrt.engine.state import Container, Exit, Machine, closing
 from podrt.engine.undo import finish
 from podrt.errors import ConflictError, DeadlineError
 from podrt.linux.process import ProcessHandle
 from podrt.supervisor.protocol import Stdio
-
-_CHUNK = 64 * 1024
-_MAX_TREE = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a command wrote, each stream cut off at the caller's limit, and its exit code (128 + signal)."""
-
-    stdout: bytes
-    stderr: bytes
-    code: int
 
 
 class Streams:
@@ -175,6 +162,7 @@ async def run(
         session.close_all()
         machine.waiting.pop(identity, None)
         raise
+    unit.home = launched.home
     process = ProcessHandle(launched.pidfd, launched.pid, launched.start_time)
     session.started(process, launched.fds[0] if launched.terminal else None)
     return session
@@ -201,41 +189,27 @@ async def run_sync(
     """Run ``argv`` to its end. Raises what :func:`run` raises, and DeadlineError after ``timeout`` seconds (0:
     never).
     """
-    session = await run(machine, container_id, argv)
-    output = {"stdout": bytearray(), "stderr": bytearray()}
-    readers = [asyncio.ensure_future(_collect(getattr(session, name), output[name], max_bytes)) for name in output]
+    unit = running(machine, container_id, "exec into")
     try:
-        try:
-            code = await asyncio.wait_for(session.wait(), timeout or None)
-        except TimeoutError:
-            raise DeadlineError(f"command {argv[0]!r} did not end in {timeout:g} s") from None
-        # What it left running may hold the pipes open; what it wrote itself is there already.
-        await asyncio.wait(readers, timeout=0.1)
-        return Result(bytes(output["stdout"]), bytes(output["stderr"]), code)
+        async with asyncio.timeout(timeout or None):
+            found = await exec_sync.run_list(machine, unit, argv, max_bytes)
+            return found if found is not None else await _run_session(machine, unit, argv, max_bytes)
+    except TimeoutError:
+        raise DeadlineError(f"command {argv[0]!r} did not end in {timeout:g} s") from None
+
+
+async def _run_session(machine: Machine, unit: Container, argv: Sequence[str], max_bytes: int) -> Result:
+    session = await run(machine, unit.id, argv)
+    assert session.stdout is not None and session.stderr is not None
+    try:
+        with Collector(session.stdout, max_bytes) as first, Collector(session.stderr, max_bytes) as second:
+            first.start()
+            second.start()
+            code = await session.wait()
+            await exec_sync.rest((first, second))
+            return Result(bytes(first.data), bytes(second.data), code)
     finally:
-        for reader in readers:
-            reader.cancel()
-        await asyncio.gather(*readers, return_exceptions=True)
         await session.close()
-
-
-async def _collect(fd: int, into: bytearray, limit: int) -> None:
-    """Read to the end of file; beyond ``limit`` bytes it is read and dropped, so that the writer goes on."""
-    loop = asyncio.get_running_loop()
-    while True:
-        try:
-            data = os.read(fd, _CHUNK)
-        except BlockingIOError:
-            ready = asyncio.Event()
-            loop.add_reader(fd, ready.set)
-            try:
-                await ready.wait()
-            finally:
-                loop.remove_reader(fd)
-            continue
-        if not data:
-            return
-        into += data[: max(0, limit - len(into))]
 
 
 async def attach(machine: Machine, container_id: str, *, stdin: bool, stdout: bool, stderr: bool) -> AttachSession:
@@ -273,48 +247,3 @@ def _not_running(unit: Container, verb: str) -> ConflictError:
     return ConflictError(
         f"cannot {verb} container {record.spec.name} ({record.id[:12]}): it is {record.status().state}, not running"
     )
-
-
-def kill_tree(process: ProcessHandle) -> None:
-    """SIGKILL to a process and its descendants. The parents are stopped first, so that none forks meanwhile."""
-    process.signal(signal.SIGSTOP)
-    found: list[ProcessHandle] = [process]
-    try:
-        for handle in found:
-            _await_stop(handle.pid)
-            for pid in _children(handle.pid):
-                if len(found) >= _MAX_TREE:
-                    break
-                with contextlib.suppress(ProcessLookupError):
-                    child = ProcessHandle.open(pid)
-                    child.signal(signal.SIGSTOP)
-                    found.append(child)
-        for handle in found:
-            handle.signal(signal.SIGKILL)
-    finally:
-        for handle in found[1:]:
-            handle.close()
-
-
-def _await_stop(pid: int) -> None:
-    """Until a process that was sent SIGSTOP has stopped: a fork that was under way has its child by then.
-
-    At most 20 ms; one in an uninterruptible sleep doesn't fork meanwhile."""
-    for _ in range(40):
-        try:
-            with open(f"/proc/{pid}/stat", "rb") as file:
-                state = file.read().rpartition(b")")[2].split()[0]
-        except (FileNotFoundError, ProcessLookupError):
-            return
-        if state in (b"T", b"t", b"Z", b"X", b"D"):
-            return
-        time.sleep(0.0005)
-
-
-def _children(pid: int) -> list[int]:
-    children: list[int] = []
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        for task in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{task}/children", encoding="ascii") as file:
-                children += map(int, file.read().split())
-    return children

@@ -95,6 +95,10 @@ class Container:
     stop_signal_sent: str = ""
     execs: int = 0
     """Number of the last exec, for its id."""
+    home: str | None = None
+    """The user's home directory by the image's passwd file, once a launch has told it."""
+    lists: dict[tuple[str, ...], int] = field(default_factory=dict)
+    """Lists of steps by command, see :mod:`podrt.engine.quick`."""
 
     @property
     def id(self) -> str:
@@ -113,10 +117,11 @@ class Container:
 
     def close(self) -> None:
         """Let go of descriptors."""
-        for fd in (self.pidfd, self.terminal):
+        for fd in (self.pidfd, self.terminal, *self.lists.values()):
             if fd >= 0:
                 os.close(fd)
         self.pidfd = self.terminal = -1
+        self.lists.clear()
 
 
 def _changed(directory: Path, record: records.R, phase: Phase | None, fields: dict[str, object]) -> records.R:

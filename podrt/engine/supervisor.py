@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from podrt.config import Config
 from podrt.engine.supervisor_keep import Keep, Known
-from podrt.engine.supervisor_link import Link
+from podrt.engine.supervisor_link import Link, Reply
 from podrt.engine.supervisor_process import connect, orphan_status, spawn, strangers
 from podrt.errors import LaunchError, UnavailableError
 from podrt.linux import libc, process
@@ -53,6 +53,8 @@ class Launched(NamedTuple):
     uid: int | None
     gid: int | None
     groups: tuple[int, ...]
+    home: str
+    """The user's home directory by the image's passwd file; empty where there is no user."""
 
 
 OnExit = Callable[[ProcessRecord], None]
@@ -76,6 +78,8 @@ class SupervisorClient:
         self.on_lost: OnLost | None = None
         self.pid = 0
         """Process id of the supervisor."""
+        self.nofile = (0, 0)
+        """RLIMIT_NOFILE, soft and hard, that processes get."""
         self.processes: dict[str, Known] = {}
         """What the supervisor had on record at the last connection, exited or not; kept up to date afterwards."""
         self._keeps: dict[str, Keep] = {}
@@ -135,14 +139,28 @@ class SupervisorClient:
         message = {"op": "launch", "spec": wire.spec_to_wire(spec)}
         reply, received = await self._request(message, fds, timeout=_LAUNCH_SECONDS)
         terminal = bool(reply["terminal"])
-        uid, gid, groups = reply["user"] or (None, None, ())
+        uid, gid, groups, home = reply["user"] or (None, None, (), "")
         pid, start_time, pidfd = reply["pid"], reply["start_time"], received[0]
         if spec.kind != "namespaces":
             record = ProcessRecord(spec.id, spec.kind, pid, start_time)
             self._remember(Known(record, spec.stdio, spec.log), os.dup(pidfd), received[1] if terminal else None)
         return Launched(
-            pid, start_time, pidfd, received[1:], list(reply["warnings"]), terminal, uid, gid, tuple(groups)
+            pid, start_time, pidfd, received[1:], list(reply["warnings"]), terminal, uid, gid, tuple(groups), home
         )
+
+    def run(self, identity: str, fds: Sequence[int]) -> asyncio.Future[Reply]:
+        """Have a list of steps carried out in a running container. ``fds``: its standard output and error, a pidfd of
+        the container's process, the list; they stay the caller's.
+
+        The answer has ``code`` and ``signal`` of the command's end, or ``error`` if it was not executed. A cancelled
+        future is the caller's to follow with :meth:`handle`: the command goes on. Raises UnavailableError.
+        """
+        return self._link.begin({"op": "run", "id": identity}, fds)
+
+    async def handle(self, identity: str) -> process.ProcessHandle:
+        """The process of a :meth:`run` under way. Raises LaunchError ESRCH if it has ended."""
+        reply, received = await self._request({"op": "handle", "id": identity})
+        return process.ProcessHandle(received[0], reply["pid"], reply["start_time"])
 
     async def adopt(self, record: ProcessRecord, stdio: Stdio, log: Log | None) -> None:
         """Have the supervisor go on with the output of a process that another supervisor launched.
@@ -243,6 +261,7 @@ class SupervisorClient:
             except LaunchError as again:
                 raise UnavailableError(f"the supervisor can't be upgraded: {again}") from again
         self.pid = reply["pid"]
+        self.nofile = tuple(reply["nofile"])
         self.processes = {}
         for value in reply["processes"]:
             record, stdio, log = value

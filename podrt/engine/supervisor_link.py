@@ -68,18 +68,25 @@ class Link:
             if not future.done():
                 future.set_exception(UnavailableError("the supervisor has gone away"))
 
+    def begin(self, message: dict[str, Any], fds: Sequence[int] = ()) -> asyncio.Future[Reply]:
+        """Send a request, which gets its ``seq``, and return the future of its reply. Raises UnavailableError without a
+        connection; the future does if it is lost. A reply to a cancelled future is discarded."""
+        if self._sock is None:
+            raise UnavailableError("not connected to the supervisor")
+        seq = message["seq"] = next(self._sequence)
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._replies[seq] = future
+        self._send(message, fds)
+        return future
+
     async def request(self, message: dict[str, Any], fds: Sequence[int] = (), timeout: float | None = None) -> Reply:
         """Send a request and return its reply with the descriptors that came with it, the caller's from now on.
 
         ``fds`` stay the caller's. Raises UnavailableError without a connection, if it is lost, or after ``timeout``
         seconds.
         """
-        if self._sock is None:
-            raise UnavailableError("not connected to the supervisor")
-        seq = next(self._sequence)
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._replies[seq] = future
-        self._send(message | {"seq": seq}, fds)
+        future = self.begin(message, fds)
+        seq = message["seq"]
         try:
             async with asyncio.timeout(timeout):
                 return await future

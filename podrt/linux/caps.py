@@ -105,15 +105,27 @@ def lacking(names: Iterable[str], available: Collection[str] | None = None) -> t
     return tuple(name for name in map(normalize, names) if name not in have)
 
 
+def dropped(keep: Collection[str]) -> list[int]:
+    """The numbers of all capabilities of this kernel but ``keep``: what leaves the bounding set."""
+    kept = {NUMBERS[name] for name in keep}
+    return [number for number in range(_LAST + 1) if number not in kept]
+
+
+def final_sets(bounding: Collection[str], ambient: Collection[str], uid: int) -> tuple[int, int, list[int]]:
+    """(permitted and effective, inheritable, ambient) of a process once its ids are set: two masks and the numbers."""
+    handed = [NUMBERS[name] for name in ambient if name in bounding]
+    inheritable = sum(1 << number for number in handed)
+    permitted = sum(1 << NUMBERS[name] for name in bounding) if uid == 0 else inheritable
+    return permitted, inheritable, handed
+
+
 # -- in the child: nothing below opens a file
 
 
 def drop_bounding(keep: Collection[str]) -> None:
     """Drop everything but ``keep`` from the bounding set. Needs CAP_SETPCAP."""
-    kept = {NUMBERS[name] for name in keep}
-    for number in range(_LAST + 1):
-        if number not in kept:
-            libc.prctl(libc.PR_CAPBSET_DROP, number)
+    for number in dropped(keep):
+        libc.prctl(libc.PR_CAPBSET_DROP, number)
 
 
 def set_sets(permitted: Iterable[str], inheritable: Iterable[str] = ()) -> None:

@@ -31,7 +31,7 @@ import errno
 import gc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from podrt.linux import inroot, libc, mount, namespace
@@ -252,7 +252,7 @@ class Child:
         setup.join_keyring()
         self.step = "seccomp"
         program = None if spec.seccomp_fd is None else setup.read_program(self.fds[spec.seccomp_fd])
-        environment = _environment(spec.env, identity.home)
+        variables = environment(spec.env, identity.home)
         self.step = "apparmor"
         if attribute_fd is not None:
             os.write(attribute_fd, f"exec {spec.apparmor}".encode())
@@ -273,13 +273,13 @@ class Child:
             libc.set_seccomp(program)
         self.step = "exec"
         libc.prctl(libc.PR_SET_PDEATHSIG, 0)
-        _execute(spec.argv, environment)
+        _execute(spec.argv, variables)
 
     # -- reports
 
     def _ready(self, identity: users.Identity | None) -> None:
         fds = ([] if self.master is None else [self.master]) + self.namespace_fds
-        user = None if identity is None else [identity.uid, identity.gid, list(identity.groups)]
+        user = None if identity is None else [identity.uid, identity.gid, list(identity.groups), identity.home]
         wire.send(
             self.report,
             {"ready": True, "terminal": self.master is not None, "warnings": self.warnings, "user": user},
@@ -324,18 +324,18 @@ def _change_directory(root_fd: int, cwd: str) -> None:
         raise StepError(f"cwd: {cwd} lies outside the container's root", errno.EXDEV, cwd)
 
 
-def _execute(argv: tuple[str, ...], environment: dict[str, str]) -> NoReturn:
+def _execute(argv: tuple[str, ...], variables: dict[str, str]) -> NoReturn:
     """execve(2) of argv, argv[0] looked up in PATH as Kubernetes users know it from other runtimes."""
     name = argv[0]
     if "/" in name:
         try:
-            os.execve(name, argv, environment)
+            os.execve(name, argv, variables)
         except OSError as error:
             raise _exec_error(name, error) from error
     denied: OSError | None = None
-    for directory in environment.get("PATH", _DEFAULT_PATH).split(":") if name else ():
+    for path in candidates(name, variables):
         try:
-            os.execve(f"{directory or '.'}/{name}", argv, environment)
+            os.execve(path, argv, variables)
         except (FileNotFoundError, NotADirectoryError):
             continue
         except PermissionError as error:
@@ -360,14 +360,21 @@ def _exec_error(name: str, error: OSError) -> StepError:
     return StepError(f'exec: "{name}": {(error.strerror or "").lower()}', number, name)
 
 
-def _environment(entries: Sequence[str], home: str) -> dict[str, str]:
-    environment = {}
+def candidates(name: str, variables: Mapping[str, str]) -> list[str]:
+    """What a command without a slash may be, by PATH, in order."""
+    directories = variables.get("PATH", _DEFAULT_PATH).split(":") if name else []
+    return [f"{directory or '.'}/{name}" for directory in directories]
+
+
+def environment(entries: Sequence[str], home: str) -> dict[str, str]:
+    """The variables of a process: the last of a name counts, and HOME is there."""
+    variables = {}
     for entry in entries:
         name, _, value = entry.partition("=")
         if name:
-            environment[name] = value
-    environment.setdefault("HOME", home)
-    return environment
+            variables[name] = value
+    variables.setdefault("HOME", home)
+    return variables
 
 
 def _open_or_null(path: str | int | None, flags: int) -> int:

@@ -18,9 +18,9 @@ _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_S
 _PROGRAM = "import sys;sys.path[:0]=sys.argv[1].split(':');from podrt.supervisor.main import main;main(sys.argv[2:])"
 
 
-def sealed_copy() -> int:
-    """A close-on-exec memfd with the bytes of ``sys.executable``, executable and sealed. Raises OSError."""
-    source = os.open(sys.executable, os.O_RDONLY | os.O_CLOEXEC)
+def sealed_copy(program: str = sys.executable) -> int:
+    """A close-on-exec memfd with the bytes of ``program``, executable and sealed. Raises OSError."""
+    source = os.open(program, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fd = _memfd("podrt-supervisor")
         try:

@@ -37,7 +37,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-VERSION = 1
+VERSION = 2
 INLINE_BYTES = 64 * 1024
 MAX_FDS = 250
 
@@ -138,11 +138,16 @@ class LaunchSpec(NamedTuple):
 
 
 # Requests (``op``) and their fields; every request has "seq". "fds" are descriptors beside the message.
-#   hello   version    -> version, pid, processes: [[ProcessRecord, Stdio, Log | null]], terminals: [id], more: bool
+#   hello   version    -> version, pid, nofile: [soft, hard] that processes get,
+#                         processes: [[ProcessRecord, Stdio, Log | null]], terminals: [id], more: bool
 #                         (fds: a pidfd for each running one, in order; then a master for each of ``terminals``).
-# Several                         replies with the same seq, the last without ``more``.
-#   launch  spec       -> pid, start_time, warnings: [str], user: [uid, gid, [gid]] | null, terminal: bool
+#                         Several replies with the same seq, the last without ``more``.
+#   launch  spec       -> pid, start_time, warnings: [str], user: [uid, gid, [gid], home] | null, terminal: bool
 #                         (fds: pidfd, then the terminal's master if ``terminal``, then report_namespaces)
+#   run     id         -> code, signal   when the command has ended (fds in: its standard output and error, a pidfd
+#                         of the container's process, the list of podrt.linux.steps). An error of step "steps": the
+#                         command was not executed. Nothing else is told of it, and no record is kept.
+#   handle  id         -> pid, start_time (fds: pidfd) of a command of ``run``; ESRCH when it has ended
 #   adopt   record, stdio, log  -> ok   a container of a dead supervisor: go on with its FIFOs and log (fds: terminal
 # master)   attach  id, stdin, stdout, stderr (bools; fds in: a pipe's writing end for each wanted output)
 #                      -> ok (fds out: writing end of stdin, or the terminal's master, if ``stdin``)

@@ -40,6 +40,7 @@ def execute(supervisor: Supervisor, seq: int | None) -> NoReturn:
         "lock": supervisor.lock_fd,
         "connection": supervisor.connection.fd,
         "processes": [_save(one, kept) for one in supervisor.processes.values()],
+        "runs": supervisor.runs.save(supervisor.connection.generation, kept),
     }
     image = interpreter.sealed_copy()
     memfd = os.memfd_create("podrt-state", os.MFD_CLOEXEC)
@@ -73,6 +74,8 @@ def restore(memfd: int) -> Supervisor:
     supervisor.lock_fd = _own(state["lock"])
     for saved in state["processes"]:
         _restore_process(supervisor, saved)
+    if "runs" in state:  # version 1 had none
+        supervisor.runs.restore(state["runs"], supervisor.connection.generation + 1)
     connection = None
     if state["connection"] is not None:
         connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, _own(state["connection"]))

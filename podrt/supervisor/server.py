@@ -32,6 +32,8 @@ class Connection:
         self._handler = handler
         self._sock: _socket.socket | None = None
         self._queue: deque[tuple[bytes, list[int]]] = deque()
+        self.generation = 0
+        """Which connection it is: an answer to an older one's request would be taken for another's."""
 
     @property
     def fd(self) -> int | None:
@@ -42,6 +44,7 @@ class Connection:
         self.close()
         sock.setblocking(False)
         self._sock = sock
+        self.generation += 1
         self._loop.watch(sock.fileno(), IN, self._on_event)
 
     def close(self) -> None:

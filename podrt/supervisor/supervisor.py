@@ -23,6 +23,7 @@ from podrt.supervisor.output import Scratch
 from podrt.supervisor.poll import IN, Loop
 from podrt.supervisor.processes import Process, Readers, describe
 from podrt.supervisor.protocol import VERSION, Log, ProcessRecord, Stdio
+from podrt.supervisor.quick import Run, Runs
 
 _PAGE = 100
 _EXIT_INFO_TRIES = 50
@@ -46,6 +47,7 @@ class Supervisor:
         self.launches: dict[int, tuple[Launch, Readers]] = {}
         self.listener: _socket.socket | None = None
         self.own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        self.runs = Runs(self.own_pid_namespace)
         self.ended = False
         self._reexec_seq: int | None = None
         self._wakeup = -1
@@ -116,6 +118,7 @@ class Supervisor:
                 "seq": request["seq"],
                 "version": VERSION,
                 "pid": os.getpid(),
+                "nofile": self.nofile,
                 "processes": [describe(one) for one in page],
                 "terminals": [one.record.id for one in page if one.terminal is not None],
                 "more": start + _PAGE < len(everything),
@@ -136,6 +139,18 @@ class Supervisor:
             raise
         self.launches[launch.pid] = (launch, readers)
         self.loop.watch(launch.channel.fileno(), IN, lambda _: self._on_report(launch))
+
+    def _op_run(self, request: Request, fds: list[int]) -> None:
+        self.runs.start(request["id"], (self.connection.generation, request["seq"]), fds)
+
+    def _op_handle(self, request: Request, fds: list[int]) -> None:
+        pid = self.runs.pid_of(request["id"])
+        # It can't have been reaped: only the loop does that.
+        pidfd = os.pidfd_open(pid)
+        try:
+            self.connection.send({"seq": request["seq"], "pid": pid, "start_time": process.start_time(pid)}, [pidfd])
+        finally:
+            os.close(pidfd)
 
     def _op_adopt(self, request: Request, fds: list[int]) -> None:
         record = wire.record_from_wire(request["record"])
@@ -208,7 +223,7 @@ class Supervisor:
         self._reexec_seq = request["seq"]
 
     def _op_shutdown(self, request: Request, fds: list[int]) -> None:
-        running = sum(one.running() for one in self.processes.values()) + len(self.launches)
+        running = sum(one.running() for one in self.processes.values()) + len(self.launches) + len(self.runs.by_pid)
         if running:
             raise OSError(errno.EBUSY, f"{running} processes still run")
         self.connection.send({"seq": request["seq"]})
@@ -288,12 +303,20 @@ class Supervisor:
                 return
             killed = info.si_code != os.CLD_EXITED
             code, number = (0, info.si_status) if killed else (info.si_status, 0)
+            run = self.runs.end(info.si_pid, code, number)
+            if run is not None:
+                self._on_run_end(*run)
+                continue
             pending = self.launches.get(info.si_pid)
             if pending is not None:
                 self._on_child_gone(*pending, code, number)
             ended = self.by_pid.pop(info.si_pid, None)
             if ended is not None:
                 self._on_exit(ended, code, number)
+
+    def _on_run_end(self, run: Run, answer: dict[str, Any]) -> None:
+        if run.asked is not None and run.asked[0] == self.connection.generation:
+            self.connection.send({"seq": run.asked[1], **answer})
 
     def _on_child_gone(self, launch: Launch, readers: Readers, code: int, number: int) -> None:
         self._on_report(launch)

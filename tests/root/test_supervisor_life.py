@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from podrt.errors import LaunchError, UnavailableError
-from podrt.supervisor.protocol import Log, Stdio
+from podrt.supervisor.protocol import VERSION, Log, Stdio
 from tests.framework.supervisor import SupervisorBox
 
 CHATTER = "i=0; while [ $i -lt {count} ]; do i=$((i+1)); echo line-$i; done; exit {code}"
@@ -388,7 +388,7 @@ async def test_a_daemon_of_another_version_upgrades_the_supervisor(
     await box.client.close()
     monkeypatch.setattr("podrt.engine.supervisor.VERSION", 99)
     other = box.new_client()
-    with pytest.raises(UnavailableError, match="can't be upgraded: the supervisor speaks version 1, not 99"):
+    with pytest.raises(UnavailableError, match=f"can't be upgraded: the supervisor speaks version {VERSION}, not 99"):
         await other.start()
     assert os.stat(f"/proc/{pid}/exe").st_ino != image
     await other.close()
