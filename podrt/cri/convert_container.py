@@ -119,6 +119,7 @@ def _mount(where: str, given: Any, sandbox: SandboxSpec) -> Mount:
         read_only=given.readonly or bool(image),
         recursive_read_only=given.recursive_read_only,
         propagation=_PROPAGATION[given.propagation],
+        create=not image,
         idmap=_idmapped(where, given, sandbox),
         image=image,
         image_path=given.image_sub_path,

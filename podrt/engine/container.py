@@ -19,14 +19,14 @@ import signal as signals
 import time
 from pathlib import Path
 
-from podrt.engine import command, ending, launch, parts, threads, undo
+from podrt.engine import command, ending, image_mounts, launch, parts, threads, undo
 from podrt.engine.records import ContainerRecord, Phase, Process
 from podrt.engine.records import save as save_record
 from podrt.engine.signals import parse as parse_signal
 from podrt.engine.specs import ContainerSpec, ContainerStatus, EventKind, NamespaceMode, Resources
 from podrt.engine.state import Container, Machine, Sandbox, closing, remove_directory
 from podrt.engine.undo import UndoStack
-from podrt.errors import Cause, ConflictError, DeadlineError, InvalidError, LaunchError
+from podrt.errors import Cause, ConflictError, DeadlineError, InvalidError, LaunchError, UnsupportedError
 from podrt.supervisor.protocol import LaunchSpec
 from podrt.supervisor.wire import close_all
 
@@ -55,8 +55,8 @@ async def create(machine: Machine, sandbox_id: str, spec: ContainerSpec) -> str:
         unit.directory.mkdir(mode=0o700)
         save_record(unit.directory, record)
         machine.containers[record.id] = unit
-        stack.step("container.image", lambda: machine.images.release(record.image_id, record.id))
-        machine.images.hold(record.image_id, record.id)
+        stack.step("container.image", lambda: _release_images(machine, record))
+        hold_images(machine, record)
         stack.step("container.cgroup", lambda: _remove_cgroup(machine, record))
         await undo.finish(_make_cgroup(machine, record), f"cgroup of {record.id[:12]}")
         stack.step("container.storage", lambda: _remove_storage(unit))
@@ -154,7 +154,7 @@ async def tear_down(machine: Machine, unit: Container) -> None:
     await _remove_storage(unit)
     machine.disk.forget(record.id)
     undo.checkpoint("container.remove.image")
-    machine.images.release(record.image_id, record.id)
+    _release_images(machine, record)
     undo.checkpoint("container.remove.record")
     _drop(machine, unit)
 
@@ -187,6 +187,9 @@ def _new_record(machine: Machine, sandbox: Sandbox, spec: ContainerSpec) -> Cont
     shared = sandbox.record.spec
     hostname = "" if shared.network == NamespaceMode.NODE else shared.hostname
     resolved = command.resolve(spec, image.config, hostname)
+    if spec.resources.unified and machine.cgroups.hierarchies.mode != "v2":
+        names = ", ".join(spec.resources.unified)
+        raise UnsupportedError(f"container {spec.name}: resources.unified ({names}) needs a machine with cgroup v2")
     if not spec.resources.pids_limit and machine.config.pids_limit and not shared.owner:
         spec = parts.replaced(spec, resources=parts.replaced(spec.resources, pids_limit=machine.config.pids_limit))
     identity = sandbox.spare_ids.pop() if sandbox.spare_ids else secrets.token_hex(32)
@@ -200,9 +203,21 @@ def _new_record(machine: Machine, sandbox: Sandbox, spec: ContainerSpec) -> Cont
         image_id=image.id,
         image_ref=image.digests[0] if image.digests else image.id,
         layers=tuple(str(path) for path in machine.images.layers(image)),
+        mounted_images={one.destination: machine.images.resolve(one.image).id for one in spec.mounts if one.image},
         command=resolved,
         log_path=_log_path(sandbox, spec),
     )
+
+
+def hold_images(machine: Machine, record: ContainerRecord) -> None:
+    """Raises NotFoundError."""
+    for image_id in (record.image_id, *record.mounted_images.values()):
+        machine.images.hold(image_id, record.id)
+
+
+def _release_images(machine: Machine, record: ContainerRecord) -> None:
+    for image_id in (record.image_id, *record.mounted_images.values()):
+        machine.images.release(image_id, record.id)
 
 
 def _log_path(sandbox: Sandbox, spec: ContainerSpec) -> str:
@@ -296,5 +311,7 @@ async def _remove_storage(unit: Container) -> None:
 
 def _drop(machine: Machine, unit: Container) -> None:
     unit.close()
+    if unit.record.mounted_images:
+        image_mounts.clean(unit)
     remove_directory(unit.directory)
     machine.containers.pop(unit.id, None)

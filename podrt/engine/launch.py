@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from podrt.engine import command, trees
+from podrt.engine import command, image_mounts, trees
 from podrt.engine.records import SandboxRecord
 from podrt.engine.rootfs import Bind, Request, plan
 from podrt.engine.specs import ContainerSpec, IdMap, Mount, NamespaceMode, SandboxSpec, SeccompKind, Security
@@ -142,7 +142,8 @@ def container(machine: Machine, sandbox: Sandbox, unit: Container, fds: list[int
     mode = pid_mode(shared, spec)
     joined = join(sandbox.record, fds, pid=mode is NamespaceMode.POD)
     user_namespace_fd = next((fds[index] for kind, index in joined if kind == "user"), -1)
-    request = rootfs_request(machine, sandbox, unit)
+    images = image_mounts.open_all(machine, unit, user_namespace_fd, fds)
+    request = rootfs_request(machine, sandbox, unit, images)
     mounts = plan(request)
     first = len(fds)
     trees.open_sources(mounts.sources, fds, user_namespace_fd)
@@ -332,7 +333,9 @@ def _shifted(operation: Any, first: int) -> Any:
     return operation
 
 
-def rootfs_request(machine: Machine, sandbox: Sandbox, unit: Container) -> Request:
+def rootfs_request(
+    machine: Machine, sandbox: Sandbox, unit: Container, images: Mapping[str, image_mounts.Opened]
+) -> Request:
     """Look at the host for what the mount plan hangs on."""
     record = unit.record
     spec = record.spec
@@ -348,7 +351,7 @@ def rootfs_request(machine: Machine, sandbox: Sandbox, unit: Container) -> Reque
         upper=str(unit.storage / "upper"),
         work=str(unit.storage / "work"),
         hierarchies=trees.own_hierarchies(machine.hierarchies, record.cgroup, bind=user_namespace),
-        binds=trees.look_at(spec.name, spec.mounts),
+        binds=trees.look_at(spec.name, spec.mounts, images),
         files=tuple(_shared_file(sandbox, name, destination) for name, destination in SHARED_FILES),
         shm="/dev/shm" if shared.ipc == NamespaceMode.NODE else str(sandbox.shm),
         devices=devices,

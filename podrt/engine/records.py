@@ -99,6 +99,8 @@ class ContainerRecord(Struct, frozen=True, kw_only=True):
     image_ref: str
     layers: tuple[str, ...]
     """Directories of the unpacked layers, top first."""
+    mounted_images: dict[str, str] = msgspec.field(default_factory=dict)
+    """Destination of a mount -> id of the image that is mounted there."""
     command: Command
     log_path: str = ""
     process: Process | None = None

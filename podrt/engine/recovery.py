@@ -106,7 +106,7 @@ async def _container(machine: Machine, unit: Container) -> None:
             await _discard(machine, unit)
             return
         try:
-            machine.images.hold(record.image_id, record.id)
+            containers.hold_images(machine, record)
         except PodrtError as error:
             log.error("container %s: its image is gone: %s", record.id[:12], error)
         if record.phase is Phase.CREATED and known is not None:

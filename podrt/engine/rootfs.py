@@ -82,6 +82,8 @@ class Bind:
 
     mount: Mount
     directory: bool
+    tree: int = -1
+    """A descriptor of the detached tree, where there is no source to clone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +96,8 @@ class Source:
     recursive_read_only: bool = False
     propagation: Propagation = Propagation.PRIVATE
     idmap: bool = False
+    tree: int = -1
+    """This tree, as it is, instead of a clone of ``path``."""
     plain: bool = False
     """nosuid, nodev and noexec, which a copy otherwise takes from the host's mount."""
 
@@ -301,7 +305,8 @@ def _spec_binds(request: Request) -> list[tuple[str, Make]]:
                     read_only=mount.read_only or mount.recursive_read_only,
                     recursive_read_only=mount.recursive_read_only,
                     propagation=mount.propagation,
-                    idmap=request.user_namespace and mount.idmap,
+                    idmap=request.user_namespace and mount.idmap and bind.tree < 0,
+                    tree=bind.tree,
                 )
             )
             return ops.BindTree(mount.destination, len(sources) - 1, bind.directory)

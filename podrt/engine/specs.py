@@ -123,6 +123,8 @@ class Mount(Struct, frozen=True, kw_only=True):
     read_only: bool = False
     recursive_read_only: bool = False
     propagation: Propagation = Propagation.PRIVATE
+    create: bool = False
+    """Make a directory where ``source`` is missing, as other runtimes of the CRI do."""
     idmap: bool = True
     """In a sandbox with a user namespace: show the files with the ids that they have on the host."""
 

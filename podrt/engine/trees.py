@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from podrt.engine.image_mounts import Opened
 from podrt.engine.rootfs import Bind, Hierarchy, Node, Source
 from podrt.engine.specs import Device, Mount, Propagation
 from podrt.errors import Cause, InvalidError
@@ -28,13 +29,24 @@ _CGROUP = "/sys/fs/cgroup"
 _NOT_HANDED_OUT = frozenset({"pts", "shm", "mqueue", "fd", "console", "ptmx", "lxc", "lxd-fuse", ".lxc", ".lxd-mounts"})
 
 
-def look_at(name: str, mounts: Sequence[Mount]) -> tuple[Bind, ...]:
-    """Find out the kind of each source. Raises InvalidError naming container ``name`` and the mount whose source is
-    missing.
+def look_at(name: str, mounts: Sequence[Mount], images: Mapping[str, Opened] | None = None) -> tuple[Bind, ...]:
+    """Find out the kind of each source; ``images`` are the trees of mounts of images by destination, if they are open.
+
+    Raises InvalidError naming container ``name`` and the mount whose source is missing, or is not on a mount that
+    spreads where it has to.
     """
     binds = []
     for index, mount in enumerate(mounts):
+        if mount.image:
+            opened = (images or {}).get(mount.destination)
+            if opened is None:
+                binds.append(Bind(mount=mount, directory=True))
+            else:
+                binds.append(Bind(mount=mount, directory=opened.directory, tree=opened.tree))
+            continue
         try:
+            if mount.create and mount.source.startswith("/") and not os.path.lexists(mount.source):
+                os.makedirs(mount.source, 0o755, exist_ok=True)
             if not mount.source.startswith("/"):
                 raise FileNotFoundError
             mode = os.stat(mount.source).st_mode
@@ -43,8 +55,29 @@ def look_at(name: str, mounts: Sequence[Mount]) -> tuple[Bind, ...]:
                 f"container {name}: mount of {mount.destination}: source {mount.source!r} does not exist on the host",
                 (Cause(f"mounts[{index}].source", f"{mount.source} does not exist"),),
             ) from error
+        if mount.propagation is not Propagation.PRIVATE:
+            check_spreads(name, mount.source, mount.propagation)
         binds.append(Bind(mount=mount, directory=stat.S_ISDIR(mode)))
     return tuple(binds)
+
+
+def check_spreads(container: str, path: str | os.PathLike[str], propagation: Propagation) -> None:
+    """Mounts only travel between peers: a private source would make nothing of the wish, in silence.
+
+    Raises InvalidError.
+    """
+    real = os.path.realpath(path)
+    holders = [
+        point for point in ops.mount_points() if real == point.path or real.startswith(point.path.rstrip("/") + "/")
+    ]
+    point = max(holders, key=lambda one: (len(one.path), one.id))
+    if point.shared or (point.slave and propagation is Propagation.HOST_TO_CONTAINER):
+        return
+    kind = "shared" if propagation is Propagation.BIDIRECTIONAL else "shared or slave"
+    raise InvalidError(
+        f'container "{container}": path "{path}" is mounted on "{point.path}" but it is not a {kind} mount; '
+        f"make it one with: mount --make-rshared {point.path}"
+    )
 
 
 def open_sources(sources: Sequence[Source], fds: list[int], user_namespace_fd: int = -1) -> None:
@@ -54,7 +87,7 @@ def open_sources(sources: Sequence[Source], fds: list[int], user_namespace_fd: i
     """
     for source in sources:
         # A copy of a shared mount is its peer, so private is asked for and not assumed.
-        tree = ops.clone_tree(source.path, recursive=source.recursive)
+        tree = os.dup(source.tree) if source.tree >= 0 else ops.clone_tree(source.path, recursive=source.recursive)
         fds.append(tree)
         try:
             if source.idmap:

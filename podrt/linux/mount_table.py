@@ -27,6 +27,7 @@ class MountPoint(NamedTuple):
     fstype: str
     source: str
     shared: bool
+    slave: bool = False
 
 
 def clone_tree(source: str | os.PathLike[str] | int, *, recursive: bool = True) -> int:
@@ -129,6 +130,7 @@ def parse_mountinfo(text: str) -> list[MountPoint]:
                 fstype,
                 _unescape(source),
                 shared,
+                any(tag.startswith("master:") for tag in fields[6:]),
             )
         )
     return points
