@@ -120,12 +120,15 @@ class RuntimeService(api_pb2_grpc.RuntimeServiceServicer):
     # -- the runtime
 
     async def Status(self, request: api.StatusRequest, context: Any) -> api.StatusResponse:
+        network = await self._engine.cri_network()
         conditions = [
             api.RuntimeCondition(type="RuntimeReady", status=True),
-            api.RuntimeCondition(type="NetworkReady", status=True),
+            api.RuntimeCondition(
+                type="NetworkReady", status=network.ready, reason=network.reason, message=network.message
+            ),
         ]
         features = api.RuntimeHandlerFeatures(recursive_read_only_mounts=True, user_namespaces=True)
-        info = {"podrtVersion": __version__, "podCIDR": self._pod_cidr}
+        info = {"podrtVersion": __version__, "podCIDR": self._pod_cidr, "cni": self._engine.cni_info()}
         return api.StatusResponse(
             status=api.RuntimeStatus(conditions=conditions),
             info={"info": json.dumps(info)} if request.verbose else None,

@@ -7,7 +7,7 @@ state does not allow it; the message names both ends), InvalidError, ImageError,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from podrt.engine.disk import Measured
@@ -20,6 +20,7 @@ from podrt.engine.specs import (
     SandboxStatus,
     Stats,
 )
+from podrt.network.driver import Readiness
 
 
 class Session(Protocol):
@@ -125,6 +126,12 @@ class EngineApi(Protocol):
 
     async def writable_layers(self) -> Measured:
         """What all writable layers take of the disk, as far as it is known."""
+
+    async def cri_network(self) -> Readiness:
+        """Whether a sandbox made through the CRI can be connected: NetworkReady of its Status."""
+
+    def cni_info(self) -> Mapping[str, object]:
+        """What is known of the CNI configuration, for the CRI's verbose Status; empty on the built-in bridge."""
 
     def subscribe(self) -> asyncio.Queue[EngineEvent]:
         """A new queue that gets every event from now on."""

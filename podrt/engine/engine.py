@@ -131,11 +131,9 @@ class Engine:
         await asyncio.to_thread(self._machine.cgroups.create, path, resources, pod=True)
 
     async def cri_network(self) -> Readiness:
-        """Whether a sandbox made through the CRI can be connected: NetworkReady of its Status."""
         return await self._machine.network.cri_readiness()
 
     def cni_info(self) -> Mapping[str, object]:
-        """What is known of the CNI configuration, for the CRI's verbose Status; empty on the built-in bridge."""
         return self._machine.network.cni_info()
 
     # -- containers
