@@ -42,16 +42,19 @@ class ImagePending(Exception):
 
 
 class PodImages:
-    """The images of one Pod's containers. ``ready(name)`` is called when the pull for a container has ended."""
+    """The images of one Pod's containers and volumes. ``ready`` is called when a pull has ended."""
 
-    def __init__(self, context: Context, ready: Callable[[str], None]) -> None:
+    def __init__(self, context: Context, ready: Callable[[], None]) -> None:
         self._context = context
         self._ready = ready
         self._pulls: dict[str, tuple[str, asyncio.Task[str]]] = {}
 
-    async def ensure(self, pod: Pod, container: Container) -> str:
-        """The id of the container's image. Raises ImagePending while it is being pulled, ImageFailure."""
-        name = container.name
+    async def ensure(self, pod: Pod, container: Container, *, key: str = "") -> str:
+        """The id of the container's image. Raises ImagePending while it is being pulled, ImageFailure.
+
+        ``key``: what the image is for, if it is not the container's own; several containers may wait for one pull.
+        """
+        name = key or container.name
         image, task = self._pulls.get(name, ("", None))
         if task is not None and image != container.image:
             task.cancel()
@@ -63,16 +66,16 @@ class PodImages:
                 return found
             task = asyncio.create_task(pull(self._context, pod, container), name=f"image of {name}")
             self._pulls[name] = (container.image, task)
-            task.add_done_callback(lambda task: self._ended(name, task))
+            task.add_done_callback(self._ended)
         if not (await asyncio.wait([task], timeout=_PATIENCE))[0]:
             raise ImagePending
         self._pulls.pop(name, None)
         return task.result()
 
-    def _ended(self, name: str, task: asyncio.Task[str]) -> None:
+    def _ended(self, task: asyncio.Task[str]) -> None:
         if not task.cancelled():
             task.exception()  # whether or not somebody asks for it
-        self._ready(name)
+        self._ready()
 
     def close(self) -> None:
         """End pulls that nobody else waits for."""

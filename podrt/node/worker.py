@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from podrt.engine.specs import ContainerSpec, ContainerState, EngineEvent, Mount, SandboxStatus
-from podrt.errors import InvalidError, LaunchError, PodrtError
+from podrt.engine.specs import ContainerState, EngineEvent, SandboxStatus
 from podrt.model.container import Container as ContainerField
 from podrt.model.kinds import Object
 from podrt.model.pod import Pod
-from podrt.network import files
-from podrt.node import backoff, convert, sysctls, volumes
+from podrt.node import convert, volumes
 from podrt.node.actions import (
     Action,
     Finish,
@@ -35,12 +32,13 @@ from podrt.node.actions import (
 )
 from podrt.node.attendant import Attendant
 from podrt.node.context import Context
-from podrt.node.env import environment
-from podrt.node.facts import POD_UID_LABEL, Facts, Failure, gather
-from podrt.node.images import PULL_FAILURES, ImageFailure, ImagePending, PodImages
+from podrt.node.facts import POD_UID_LABEL, Facts, gather
+from podrt.node.failures import PULLING, Failures
+from podrt.node.images import PodImages
 from podrt.node.order import containers, restart_due_at
 from podrt.node.plan import plan
 from podrt.node.resizing import Resizer
+from podrt.node.starting import Starter
 from podrt.node.status import pod_status
 from podrt.node.termination import read_message
 
@@ -49,10 +47,6 @@ logger = logging.getLogger(__name__)
 RETRY_AFTER_ERROR = 5.0
 """Seconds until the next try after an error that no rule foresees."""
 MAX_NAP = 60.0
-PULLING = "ContainerCreating"
-"""The waiting reason of a container whose image is being pulled."""
-PULL_FAILURE_SHOWN = 2.0
-"""Seconds that ErrImagePull is shown before ImagePullBackOff."""
 
 
 class PodWorker:
@@ -64,10 +58,13 @@ class PodWorker:
         self._last = pod
         self._directory = volumes.PodDirectory(context.config.state_dir, self.uid)
         self._wake = asyncio.Event()
-        self._failures: dict[str, Failure] = {}
+        self._failures = Failures(context, self.poke)
         self._attendant = Attendant(context, self.poke)
-        self._images = PodImages(context, self._image_ended)
-        self._volumes = volumes.PodVolumes(context, self._directory, self._images.ensure)
+        self._images = PodImages(context, lambda: self._failures.retry(PULLING))
+        self._volumes = volumes.PodVolumes(context, self._directory)
+        self._starter = Starter(
+            context, self._directory, self._volumes, self._images, self._failures, self._attendant.started
+        )
         self._resizer = Resizer(context, self.poke)
         self._messages: dict[str, str] = {}
 
@@ -86,38 +83,14 @@ class PodWorker:
 
     def image_loaded(self) -> None:
         """An image came into the store: try again what waits for one."""
-        for name, failure in self._failures.items():
-            if failure.reason in ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull"):
-                self._failures[name] = failure._replace(retry_at=0.0)
-        self.poke()
-
-    def _image_ended(self, name: str) -> None:
-        """The pull for a container is over."""
-        if (failure := self._failures.get(name)) is not None and failure.reason == PULLING:
-            self._failures[name] = failure._replace(retry_at=0.0)
-        self.poke()
-
-    def _tell_pull_back_off(self, pod: Pod, name: str) -> None:
-        """A failed pull is shown as such for a moment, and then that it waits for its next try."""
-        failure = self._failures.get(name)
-        if failure is None or failure.reason != "ErrImagePull":
-            return
-        text = f'Back-off pulling image "{failure.image}"'
-        self._context.event(pod, "Normal", "BackOff", text, name)
-        self._context.event(pod, "Warning", "Failed", "Error: ImagePullBackOff", name)
-        message = f"{text}: ErrImagePull: {failure.message}"
-        self._failures[name] = failure._replace(reason="ImagePullBackOff", message=message)
-        self.poke()
+        self._failures.retry("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull")
 
     def source_changed(self, obj: Object) -> None:
         """A ConfigMap, Secret, account or claim is not what it was: renew files, and try again what waits for it."""
         if not self._volumes.waits_for(self._last, obj):
             return
         asyncio.get_running_loop().call_soon(self._volumes.changed, self._last, obj)
-        for name, failure in self._failures.items():
-            if failure.reason in ("FailedMount", "CreateContainerConfigError"):
-                self._failures[name] = failure._replace(retry_at=0.0)
-        self.poke()
+        self._failures.retry("FailedMount", "CreateContainerConfigError")
 
     def relabeled(self, pod: Object) -> None:
         """The Pod's labels or annotations have changed: renew the files that tell them."""
@@ -181,12 +154,7 @@ class PodWorker:
         boxes = self._sandboxes()
         found = [one for box in boxes for one in self._context.engine.list_containers(box.id)]
         specs = {spec.name: spec for _, spec in containers(pod)}
-        failures = {
-            name: failure
-            for name, failure in self._failures.items()
-            if name not in specs or failure.image == specs[name].image
-        }
-        facts = gather(pod, boxes, found, failures)
+        facts = gather(pod, boxes, found, self._failures.of(specs))
         self._attendant.attend(pod, facts)
         runs = {
             name: [
@@ -244,7 +212,7 @@ class PodWorker:
         for action in actions:
             match action:
                 case SetUpSandbox():
-                    await self._set_up(pod, action)
+                    await self._starter.set_up(pod, action)
                 case StopSandbox():
                     await self._context.engine.stop_sandbox(action.sandbox_id)
                 case RemoveSandbox():
@@ -261,132 +229,10 @@ class PodWorker:
         if starts:
             # What the plan starts in one round has no order; each start is mostly waiting for the kernel.
             try:
-                await asyncio.gather(*(self._start(pod, start, facts) for start in starts))
+                await asyncio.gather(*(self._starter.start(pod, start, facts) for start in starts))
             finally:
                 for start in starts:
                     self._volumes.release(start.name)
-
-    async def _set_up(self, pod: Pod, action: SetUpSandbox) -> None:
-        context = self._context
-        if text := sysctls.refusal(pod, context.config.allowed_unsafe_sysctls.split(",")):
-            context.fail(pod, sysctls.REASON, f"Pod was rejected: {text}", told=text)
-            return
-        try:
-            await self._volumes.set_up(pod, again=True)
-            # Chosen and taken without a pause between: nobody else can have it meanwhile.
-            slot = context.id_slot(self.uid) if pod.spec.host_users is False else 0
-            sizes = context.page_sizes()
-            spec = convert.sandbox_spec(pod, context.config, action.attempt, context.node_name, slot, sizes)
-            status = await context.engine.run_sandbox(spec)
-            self._write_hosts(pod, status)
-        except volumes.VolumeError as error:
-            self._failed(pod, "", "FailedMount", str(error))
-        except (PodrtError, OSError) as error:
-            self._failed(pod, "", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}")
-        else:
-            self._failures.pop("", None)
-
-    def _write_hosts(self, pod: Pod, status: SandboxStatus) -> None:
-        if pod.spec.host_network:
-            return
-        aliases = tuple((alias.ip, tuple(alias.hostnames)) for alias in pod.spec.host_aliases)
-        name = convert.hostname(pod, self._context.node_name)
-        domain = convert.domain(pod, self._context.config)
-        text = files.hosts(status.ips, name, f"{name}.{domain}" if domain else "", aliases)
-        # In place: running containers have this file mounted, and a rename would leave them with the old one.
-        self._directory.hosts.write_text(text)
-        self._directory.hosts.chmod(0o644)
-
-    async def _start(self, pod: Pod, start: StartContainer, facts: Facts) -> None:
-        """Image, create, start. What fails before there is a container is remembered; a failed exec is its end."""
-        spec = next(spec for _, spec in containers(pod) if spec.name == start.name)
-        engine = self._context.engine
-        try:
-            image_id = await self._images.ensure(pod, spec)
-            await self._volumes.set_up(pod)
-            sandbox_id, engine_spec = self._engine_spec(pod, spec, start, image_id)
-        except ImagePending:
-            count = self._failures[spec.name].failures if spec.name in self._failures else 0
-            self._failures[spec.name] = Failure(PULLING, "", time.time(), count, math.inf, spec.image)
-            return
-        except ImageFailure as error:
-            self._failed(pod, spec.name, error.reason, str(error))
-            if error.reason == "ErrImagePull":
-                asyncio.get_running_loop().call_later(PULL_FAILURE_SHOWN, self._tell_pull_back_off, pod, spec.name)
-            return
-        except (InvalidError, OSError) as error:
-            self._failed(pod, spec.name, "CreateContainerConfigError", str(error))
-            return
-        try:
-            engine_spec = convert.targeted(spec, engine_spec, facts)
-            container_id = await engine.create_container(sandbox_id, engine_spec)
-        except (PodrtError, OSError) as error:
-            self._failed(pod, spec.name, "CreateContainerError", str(error))
-            return
-        self._context.event(pod, "Normal", "Created", f"Container created: {spec.name}", spec.name)
-        try:
-            await engine.start_container(container_id)
-        except LaunchError as error:
-            self._context.event(pod, "Warning", "Failed", f"Error: {error}", spec.name)
-        except (PodrtError, OSError) as error:
-            await engine.remove_container(container_id)
-            self._failed(pod, spec.name, "RunContainerError", str(error))
-        else:
-            self._failures.pop(spec.name, None)
-            self._attendant.started(pod, spec, container_id, facts)
-            self._context.event(pod, "Normal", "Started", f"Container started: {spec.name}", spec.name)
-
-    def _engine_spec(
-        self, pod: Pod, spec: ContainerField, start: StartContainer, image_id: str
-    ) -> tuple[str, ContainerSpec]:
-        """(sandbox id, what the engine is to create)."""
-        context = self._context
-        convert.refuse_root(convert.security(pod, spec), context.images.resolve(image_id).config.user)
-        newest = max(self._sandboxes(), key=lambda box: box.spec.attempt)
-        host_ips = context.node_facts().host_ips
-        values = environment(
-            pod,
-            spec,
-            host_ips=host_ips,
-            pod_ips=newest.ips or host_ips,
-            allocatable=context.allocatable(),
-            objects=context.store,
-            volumes=self._volumes,
-        )
-        return newest.id, convert.container_spec(
-            pod,
-            spec,
-            start,
-            image_id=image_id,
-            environment=values,
-            mounts=self._volumes.mounts(spec, values, self._extra_mounts(pod, spec, start.attempt)),
-            config=context.config,
-            node_memory=context.node_memory,
-            page_sizes=context.page_sizes(),
-        )
-
-    def _extra_mounts(self, pod: Pod, spec: ContainerField, attempt: int) -> list[Mount]:
-        message = self._directory.termination_log(spec.name, attempt)
-        message.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-        message.touch()
-        message.chmod(0o666)
-        found = [Mount(source=str(message), destination=spec.termination_message_path or "/dev/termination-log")]
-        if not pod.spec.host_network:
-            found.append(Mount(source=str(self._directory.hosts), destination="/etc/hosts"))
-        return found
-
-    def _failed(self, pod: Pod, name: str, reason: str, text: str) -> None:
-        """Remember a failed step of container ``name`` ("": the sandbox): status tells it, and the next try waits."""
-        now, before = time.time(), self._failures.get(name)
-        count = before.failures + 1 if before else 1
-        if name:
-            delay = backoff.retry_delay(count)
-            self._context.event(pod, "Warning", "Failed", f"Error: {reason if reason in PULL_FAILURES else text}", name)
-        else:
-            delay = backoff.retry_delay(count, backoff.SANDBOX_INITIAL, backoff.SANDBOX_MAXIMUM)
-            self._context.event(pod, "Warning", reason, text)
-        image = next((spec.image for _, spec in containers(pod) if spec.name == name), "")
-        self._failures[name] = Failure(reason, text, now, count, now + delay, image)
 
     # The end
 

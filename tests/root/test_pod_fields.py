@@ -11,7 +11,7 @@ import pytest
 
 from tests.framework import probes
 from tests.framework.client import ApiError
-from tests.framework.daemon import Daemon
+from tests.framework.daemon import Daemon, eventually
 from tests.framework.pods import container, pod, status, terminated
 
 NO_MKDIR = {
@@ -212,7 +212,7 @@ def test_where_it_starts_and_what_it_is_given(shared_daemon: Daemon) -> None:
     main = container(
         command=["sh", "-c", 'pwd; echo "$0 $*"; sleep 1000'], args=["zero", "$(NOT) $$(X)"], workingDir="/etc"
     )
-    shared_daemon.apply(pod("started", main, runtimeClassName="podrt", schedulerName="mine"))
+    shared_daemon.apply(pod("started", main, runtimeClassName="podrt"))
     shared_daemon.wait_for("started", "Running")
     assert shared_daemon.logs("started").splitlines() == ["/etc", "zero $(NOT) $(X)"]
 
@@ -231,18 +231,10 @@ def test_stdin_is_closed_after_the_first_session(shared_daemon: Daemon) -> None:
 @pytest.mark.fields(
     "spec.securityContext.seLinuxOptions",
     "spec.containers[].securityContext.seLinuxOptions",
-    "spec.securityContext.windowsOptions",
-    "spec.containers[].securityContext.windowsOptions",
 )
 @pytest.mark.skipif(os.path.exists("/sys/fs/selinux/enforce"), reason="this kernel has SELinux")
-@pytest.mark.parametrize(
-    ("context", "words"),
-    [
-        ({"seLinuxOptions": {"level": "s0:c1,c2"}}, "sets no SELinux labels"),
-        ({"windowsOptions": {"runAsUserName": "x"}}, "windows options cannot be set for a linux pod"),
-    ],
-)
-def test_what_the_kernel_does_not_have(shared_daemon: Daemon, context: dict[str, Any], words: str) -> None:
+def test_what_the_kernel_does_not_have(shared_daemon: Daemon) -> None:
+    context, words = {"seLinuxOptions": {"level": "s0:c1,c2"}}, "sets no SELinux labels"
     for spec in (pod("odd", securityContext=context), pod("odd", container(securityContext=context))):
         with pytest.raises(ApiError) as caught:
             shared_daemon.api("POST", "/api/v1/namespaces/default/pods", spec)
@@ -250,6 +242,36 @@ def test_what_the_kernel_does_not_have(shared_daemon: Daemon, context: dict[str,
         (field,) = context
         text = json.dumps(caught.value.status)
         assert f"securityContext.{field}" in text and words in text
+
+
+@pytest.mark.fields("spec.securityContext.windowsOptions", "spec.containers[].securityContext.windowsOptions")
+def test_windows_options_change_nothing(shared_daemon: Daemon) -> None:
+    context = {"windowsOptions": {"runAsUserName": "ContainerAdministrator"}}
+    shared_daemon.apply(pod("ported", container(securityContext={**context, "runAsUser": 7}), securityContext=context))
+    shared_daemon.wait_for("ported", "Running")
+    assert shared_daemon.exec("ported", "id", "-u") == "7\n"
+
+
+@pytest.mark.fields("spec.runtimeClassName")
+def test_the_runtime_class_of_user_namespaces(shared_daemon: Daemon) -> None:
+    shared_daemon.apply(pod("mapped", runtimeClassName="podrt-userns"))
+    found = shared_daemon.wait_for("mapped", "Running")
+    assert found["spec"]["hostUsers"] is False
+    inside, outside, _ = shared_daemon.exec("mapped", "cat", "/proc/self/uid_map").split()
+    assert inside == "0" and int(outside) >= 1 << 30
+
+
+def test_a_handler_that_this_node_has_not(shared_daemon: Daemon) -> None:
+    api = "/apis/node.k8s.io/v1/runtimeclasses"
+    shared_daemon.api("POST", api, {"metadata": {"name": "kata"}, "handler": "kata-fc"})
+    shared_daemon.apply(pod("elsewhere", runtimeClassName="kata"))
+
+    def told(daemon: Daemon) -> list[str]:
+        items = daemon.api("GET", "/api/v1/namespaces/default/events")["items"]
+        return [event["message"] for event in items if event["reason"] == "FailedCreatePodSandBox"]
+
+    eventually(lambda: any('no runtime for "kata-fc" is configured' in text for text in told(shared_daemon)))
+    assert shared_daemon.pod("elsewhere")["status"]["phase"] == "Pending"
 
 
 @pytest.mark.fields("spec.hostPID", "spec.hostIPC")

@@ -14,7 +14,7 @@ import pytest
 from podrt.node.volumes.nfs import helper
 from tests.framework.client import ApiError, Object, path_of
 from tests.framework.daemon import Daemon, eventually
-from tests.framework.pods import BUSYBOX, TOOLS, container, pod, status
+from tests.framework.pods import BUSYBOX, TOOLS, container, pod, status, statuses
 
 CLAIM = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "10Mi"}}}
 
@@ -35,6 +35,11 @@ def get(daemon: Daemon, kind: str, name: str) -> Object | None:
 
 def mount(name: str, path: str, **fields: Any) -> dict[str, Any]:
     return {"name": name, "mountPath": path, **fields}
+
+
+def waiting_reason(found: Object, name: str = "main") -> str:
+    state = statuses(found).get(name, {}).get("state", {})
+    return str((state.get("waiting") or {}).get("reason", ""))
 
 
 def events(daemon: Daemon, name: str) -> str:
@@ -216,7 +221,17 @@ def test_an_image_as_a_volume(shared_daemon: Daemon) -> None:
 def test_an_image_volume_that_is_missing(shared_daemon: Daemon) -> None:
     volumes = [{"name": "i", "image": {"reference": "localhost/no/such:1", "pullPolicy": "Never"}}]
     shared_daemon.apply(pod("noimage", container(volumeMounts=[mount("i", "/i")]), volumes=volumes))
-    eventually(lambda: 'SetUp failed for volume "i" : ErrImageNeverPull' in events(shared_daemon, "noimage"))
+    found = shared_daemon.wait_for("noimage", lambda found: waiting_reason(found) == "ErrImageNeverPull")
+    assert "no/such:1" in status(found)["state"]["waiting"]["message"]
+
+
+def test_an_image_volume_that_can_not_be_pulled_backs_off(shared_daemon: Daemon) -> None:
+    volumes = [{"name": "i", "image": {"reference": "127.0.0.1:1/no/such:1"}}]
+    with_it, without = container("a", volumeMounts=[mount("i", "/i")]), container("b")
+    shared_daemon.apply(pod("backoff", with_it, without, volumes=volumes))
+    found = shared_daemon.wait_for("backoff", lambda found: waiting_reason(found, "a") == "ImagePullBackOff")
+    assert 'Back-off pulling image "127.0.0.1:1/no/such:1"' in status(found, "a")["state"]["waiting"]["message"]
+    shared_daemon.wait_for("backoff", lambda found: "running" in status(found, "b")["state"])
 
 
 @pytest.mark.fields("spec.volumes[].nfs")

@@ -329,14 +329,14 @@ def test_disk_usage(tmp_path: Path) -> None:
 
 async def test_mounts_take_the_place_of_the_extra_ones(tmp_path: Path) -> None:
     context = SimpleNamespace(node_memory=1 << 30, store=Objects())
-    volumes = PodVolumes(context, PodDirectory(tmp_path, "u"), None)  # type: ignore[arg-type]
+    volumes = PodVolumes(context, PodDirectory(tmp_path, "u"))  # type: ignore[arg-type]
     mounts = (
         VolumeMount(name="e", mount_path="/etc/hosts/", read_only=True),
         VolumeMount(name="e", mount_path="/part", sub_path="a", recursive_read_only="IfPossible", read_only=True),
     )
     await volumes.set_up(pod(Volume(name="e", empty_dir=EmptyDirVolumeSource())))
     extra = [Mount(source="/x", destination="/etc/hosts"), Mount(source="/y", destination="/dev/termination-log")]
-    found = volumes.mounts(Container(name="c", volume_mounts=mounts), {}, extra)
+    found = await volumes.mounts(Container(name="c", volume_mounts=mounts), {}, extra)
     shown = [(one.destination, one.read_only, one.recursive_read_only) for one in found]
     assert shown == [("/etc/hosts/", True, False), ("/part", True, True), ("/dev/termination-log", False, False)]
     fd = int(found[1].source.rpartition("/")[2])

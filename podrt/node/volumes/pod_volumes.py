@@ -3,7 +3,8 @@
 Nothing is polled: the agent tells of changed ConfigMaps and Secrets (:meth:`PodVolumes.changed`), and a timer replaces
 tokens before they expire. Content of a source that vanishes stays as it was, as under a kubelet.
 
-Everything but NFS and images is quick and runs on the event loop; fsGroup's walk runs in a thread.
+What may be on a file server that does not answer (hostPath, NFS, parts of volumes) and fsGroup's walk run in threads;
+all else is quick and runs on the event loop. Images are pulled by the container that mounts them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -29,7 +30,6 @@ from podrt.model.security import PodSecurityContext
 from podrt.model.storage import PersistentVolumeClaim
 from podrt.model.volume import HostPathVolumeSource, ProjectedVolumeSource, Volume
 from podrt.node import storage
-from podrt.node.images import ImageFailure, ImagePending
 from podrt.node.volumes import (
     atomic,
     claim,
@@ -58,9 +58,6 @@ _PROPAGATION = {
 FILE_KINDS = ("config_map", "secret", "downward_api", "projected")
 
 
-EnsureImage = Callable[[Pod, Container], Awaitable[str]]
-
-
 class Prepared(NamedTuple):
     """One volume that is ready. ``idmap``: its files can be shown with the ids of a user namespace."""
 
@@ -72,10 +69,8 @@ class Prepared(NamedTuple):
 class PodVolumes:
     """The volumes of the Pod of one worker."""
 
-    def __init__(self, context: Context, directory: PodDirectory, ensure_image: EnsureImage) -> None:
-        """``ensure_image`` gets the image of a container and returns its id; raises ImageFailure, ImagePending."""
+    def __init__(self, context: Context, directory: PodDirectory) -> None:
         self._context = context
-        self._ensure_image = ensure_image
         self._directory = directory
         self._ready: dict[str, Prepared] = {}
         self._contents = Contents(context)
@@ -87,7 +82,7 @@ class PodVolumes:
     # Making
 
     async def set_up(self, pod: Pod, *, again: bool = False) -> Mapping[str, Prepared]:
-        """Make what is not there yet; by volume name. ``again``: look at all of them anew (a new sandbox).
+        """Make what is not there yet, but for images; by volume name. ``again``: look at all anew (a new sandbox).
 
         Raises VolumeError, OSError.
         """
@@ -96,7 +91,7 @@ class PodVolumes:
                 self._ready.clear()
             self._directory.make()
             for volume in pod.spec.volumes:
-                if volume.name not in self._ready:
+                if volume.name not in self._ready and volume.image is None:
                     self._ready[volume.name] = await self._make(pod, volume)
             self._watch_tokens(pod)
             self._watch_usage(pod)
@@ -112,8 +107,6 @@ class PodVolumes:
                 return Prepared(path)
             if volume.host_path is not None:
                 return Prepared(await _look(volume.host_path))
-            if volume.image is not None:
-                return await self._image(pod, volume)
             if volume.nfs is not None:
                 path = await nfs.set_up(volume.nfs, self._directory.volume("nfs", volume.name))
                 return Prepared(path, volume.nfs.read_only, idmap=False)
@@ -123,17 +116,18 @@ class PodVolumes:
         except Unavailable as error:
             raise VolumeError(volume.name, str(error)) from error
 
-    async def _image(self, pod: Pod, volume: Volume) -> Prepared:
-        assert volume.image is not None
-        wanted = Container(image=volume.image.reference, image_pull_policy=volume.image.pull_policy)
+    def images_missing(self, pod: Pod, container: Container) -> list[Volume]:
+        """The image volumes that a container mounts and that are not there yet."""
+        mounted = {one.name for one in container.volume_mounts}
+        return [one for one in pod.spec.volumes if one.image is not None and one.name in mounted - self._ready.keys()]
+
+    def set_up_image(self, pod: Pod, volume: Volume, image_id: str) -> None:
+        """Mount the files of an image that is in the store. Raises VolumeError, OSError."""
         try:
-            image_id = await self._ensure_image(pod, wanted)
-        except ImageFailure as error:
-            raise Unavailable(f"{error.reason}: {error}") from error
-        except ImagePending as error:
-            raise Unavailable(f'image "{volume.image.reference}" is being pulled') from error
-        path = image.set_up(self._context.images, image_id, pod.metadata.uid, volume.name, self._directory)
-        return Prepared(path, read_only=True, idmap=not image.is_overlay(path))
+            path = image.set_up(self._context.images, image_id, pod.metadata.uid, volume.name, self._directory)
+        except Unavailable as error:
+            raise VolumeError(volume.name, str(error)) from error
+        self._ready[volume.name] = Prepared(path, read_only=True, idmap=not image.is_overlay(path))
 
     async def _claim(self, pod: Pod, volume: Volume) -> Prepared:
         registry, namespace = self._context.registry, pod.metadata.namespace
@@ -276,34 +270,27 @@ class PodVolumes:
 
     # Mounts
 
-    def mounts(self, container: Container, environment: Mapping[str, str], extra: Sequence[Mount]) -> list[Mount]:
+    async def mounts(self, container: Container, environment: Mapping[str, str], extra: Sequence[Mount]) -> list[Mount]:
         """The container's volume mounts, then ``extra`` (hosts file, termination log) where none takes its place.
 
         A subPath's source is a descriptor that is held until :meth:`release`. Raises InvalidError, OSError.
         """
         self.release(container.name)
-        found = [self._mount(one, container, environment) for one in container.volume_mounts]
+        found = [await self._mount(one, container, environment) for one in container.volume_mounts]
         taken = {one.destination.rstrip("/") for one in found}
         return found + [one for one in extra if one.destination not in taken]
 
-    def _mount(self, one: VolumeMount, container: Container, environment: Mapping[str, str]) -> Mount:
+    async def _mount(self, one: VolumeMount, container: Container, environment: Mapping[str, str]) -> Mount:
         volume = self._ready[one.name]
         part = subpath.wanted(one, environment, container.name)
         source = str(volume.path)
         if part:
-            try:
-                fd = subpath.open_(volume.path, part, make=not volume.read_only)
-            except OSError as error:
-                # The error's own text has the path, which an expression may have made of a Secret.
-                raise InvalidError(
-                    f'failed to prepare subPath for volumeMount "{one.name}" of container "{container.name}": '
-                    f"{os.strerror(error.errno or 0)}"
-                ) from None
+            fd = await self._part(volume, one.name, part, container.name)
             self._held.setdefault(container.name, []).append(fd)
             source = f"/proc/self/fd/{fd}"
         propagation = _PROPAGATION.get(one.mount_propagation or "", Propagation.PRIVATE)
         if propagation is not Propagation.PRIVATE:
-            _check_shared(volume.path, propagation, container.name)
+            await threads.patiently(lambda: _check_shared(volume.path, propagation, container.name), str(volume.path))
         return Mount(
             source=source,
             destination=one.mount_path,
@@ -312,6 +299,19 @@ class PodVolumes:
             propagation=propagation,
             idmap=volume.idmap,
         )
+
+    async def _part(self, volume: Prepared, name: str, part: str, container: str) -> int:
+        """A descriptor of a subPath. Raises InvalidError."""
+        try:
+            return await threads.patiently(
+                lambda: subpath.open_(volume.path, part, make=not volume.read_only), f"volume {name}", os.close
+            )
+        except OSError as error:
+            # The error's own text has the path, which an expression may have made of a Secret.
+            raise InvalidError(
+                f'failed to prepare subPath for volumeMount "{name}" of container "{container}": '
+                f"{os.strerror(error.errno or 0)}"
+            ) from None
 
     def release(self, container: str) -> None:
         """The container has been started, or has not: its mounts' descriptors are no longer needed."""
