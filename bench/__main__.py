@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import report
+from bench import cri, report
 from bench.podman_bench import podman
 from bench.podrt_bench import Podrt
 
@@ -30,8 +30,8 @@ def floor(directory: Path, runs: int) -> report.Results:
     return results
 
 
-def measure(work: Path, runs: int, batch: int, full: int, with_podman: bool = True) -> report.Results:
-    """All measurements, in directories below ``work``."""
+def measure(work: Path, runs: int, batch: int, full: int, with_others: bool = True) -> report.Results:
+    """All measurements, in directories below ``work``; ``with_others``: of podman and containerd, too."""
 
     def say(text: str) -> None:
         print(f"... {text}", file=sys.stderr, flush=True)
@@ -81,11 +81,13 @@ def measure(work: Path, runs: int, batch: int, full: int, with_podman: bool = Tr
         left = bench.close()
     if left:
         print("left behind by the daemon:", *left, sep="\n  ", file=sys.stderr)
-    if with_podman:
+    if with_others:
         say("podman")
         results["podman"] = podman(ARCHIVE, work / "podman", min(runs, 10))
     else:
         results["podman"] = "not asked for"
+    say("the CRI, and containerd")
+    results["cri"] = cri.measure(work / "cri", runs, batch, with_others)
     return results
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench import cri
+
 Results = dict[str, Any]
 
 
@@ -19,7 +21,7 @@ def percentile(values: Sequence[float], part: float) -> float:
 
 
 def targets(results: Results) -> Iterator[tuple[str, float, float, bool]]:
-    """(what, measured, target, reached) for each figure that issue 2 sets a target for."""
+    """(what, measured, target, reached) for each figure that a target is set for."""
     floor = median(results["floor"]["create_ms"])
     one = median(results["one"]["create_ms"])
     yield "one Pod: podrt / floor", one / floor, 2.0, one <= 2 * floor
@@ -33,6 +35,11 @@ def targets(results: Results) -> Iterator[tuple[str, float, float, bool]]:
     yield f"create with {results['full']['count']} Pods / with none", ratio, 1.3, ratio <= 1.3
     for name, value in results["cpu_ms"].items():
         yield f"CPU of `{name}`, ms", value, 120.0, value < 120
+    if isinstance(results["cri"]["containerd"], dict):
+        ratio = cri.ratio(results["cri"], cri.TO_RUNNING)
+        yield "CRI to running: containerd / podrt (at least)", ratio, 10.0, ratio >= 10
+        ratio = cri.per_pod(results["cri"]["containerd"]) / cri.per_pod(results["cri"]["podrt"])
+        yield "CRI memory: containerd / podrt (at least)", ratio, 10.0, ratio >= 10
 
 
 def table(results: Results) -> str:
@@ -69,6 +76,7 @@ def table(results: Results) -> str:
         both = sum(figures.values())
         lines.append(f"    {name:42} {figures['daemon']:8.1f} {figures['supervisor']:8.1f} {both:8.1f}")
     lines.append(f"    {'each idle Pod adds':42} {'':8} {'':8} {results['memory']['per_pod']:8.3f}")
+    lines += ["", cri.table(results["cri"])]
     lines.append(f"\n{'targets':46} {'measured':>8} {'target':>8}")
     for what, measured, target, reached in targets(results):
         lines.append(f"    {what:42} {measured:8.2f} {target:8.2f}  {'reached' if reached else 'MISSED'}")
@@ -76,7 +84,8 @@ def table(results: Results) -> str:
 
 
 def pictures(results: Results, directory: Path) -> list[Path]:
-    """Draw ``bench-create.svg``, ``bench-spread.svg`` and ``bench-memory.svg``; returns what was written."""
+    """Draw ``bench-create.svg``, ``bench-spread.svg``, ``bench-memory.svg`` and, if containerd was measured,
+    ``bench-cri.svg``; returns what was written."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -138,4 +147,21 @@ def pictures(results: Results, directory: Path) -> list[Path]:
     pyplot.legend(loc="upper left", ncols=2)
     pyplot.title("Memory of podrt's two processes")
     save("memory")
+
+    if isinstance(results["cri"]["containerd"], dict):
+        names = [*cri.STEPS, cri.TO_RUNNING]
+        pyplot.figure(figsize=(8, 4.5))
+        for offset, (runtime, color) in enumerate((("podrt", "#1f6fb4"), ("containerd", "#b4581f"))):
+            values = [median(results["cri"][runtime][name]) for name in names]
+            places = [number + 0.4 * offset for number in range(len(names))]
+            label = "containerd + runc" if runtime == "containerd" else runtime
+            drawn = pyplot.barh(places, values, height=0.38, label=label, color=color)
+            pyplot.bar_label(drawn, fmt=" %.1f ms")
+        pyplot.yticks([number + 0.2 for number in range(len(names))], names)
+        pyplot.gca().invert_yaxis()
+        pyplot.margins(x=0.15)
+        pyplot.xlabel("ms, median")
+        pyplot.legend(loc="lower right", frameon=False)
+        pyplot.title("The CRI's calls, and a Pod of two containers until both run")
+        save("cri")
     return written

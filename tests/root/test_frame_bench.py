@@ -50,17 +50,19 @@ def test_bench_measures_everything(
     work = daemon_base / "bench"
     work.mkdir()
     try:
-        results = measure(work, runs=5, batch=8, full=20, with_podman=False)
+        results = measure(work, runs=5, batch=8, full=20, with_others=False)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     assert "left behind" not in capsys.readouterr().err
     text = report.table(results)
-    for part in ("(a)", "(b)", "(c)", "(d)", "(e)", "(f)", "targets"):
+    for part in ("(a)", "(b)", "(c)", "(d)", "(e)", "(f)", "RunPodSandbox", "targets"):
         assert part in text
     assert len(results["one"]["create_ms"]) == len(results["floor"]["create_ms"]) == 8
     assert len(results["batch"]["create_ms"]) == 8
     assert sum(results["memory"]["empty"].values()) < 100, text
     assert results["memory"]["per_pod"] < 0.3, text
+    assert len(results["cri"]["podrt"]["RunPodSandbox"]) == 5
+    assert len(results["cri"]["podrt"]["StartContainer"]) == 10
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("get", "pods")])
