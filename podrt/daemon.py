@@ -37,7 +37,7 @@ from podrt.engine import undo
 from podrt.engine.engine import Engine
 from podrt.engine.supervisor import SupervisorClient
 from podrt.errors import PodrtError, UnavailableError
-from podrt.image.collect import ImageCollector
+from podrt.image.collect import ImageCollector, patterns
 from podrt.image.registry_pull import Puller
 from podrt.image.registry_push import Pusher
 from podrt.image.registry_transport import Settings, Transport
@@ -189,9 +189,9 @@ class _Daemon:
         stack.push_async_callback(transport.close)
         puller = Puller(images, transport)
         stack.push_async_callback(puller.close)
-        collector = ImageCollector(
-            images, config.image_gc_high, config.image_gc_low, [one for one in config.image_pinned.split(",") if one]
-        )
+        # A kubelet looks after the disk itself, and knows better which images its Pods are about to use.
+        high = 100 if config.cri_socket else config.image_gc_high
+        collector = ImageCollector(images, high, config.image_gc_low, patterns(config.image_pinned))
         collecting = asyncio.get_running_loop().create_task(collector.run(), name="image collection")
         stack.callback(collecting.cancel)
 

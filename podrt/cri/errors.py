@@ -25,6 +25,7 @@ from podrt.errors import (
     MalformedError,
     NotFoundError,
     PodrtError,
+    UnauthenticatedError,
     UnavailableError,
     UnsupportedError,
 )
@@ -37,6 +38,7 @@ _CODES = {
     NotFoundError: grpc.StatusCode.NOT_FOUND,
     AlreadyExistsError: grpc.StatusCode.ALREADY_EXISTS,
     ConflictError: grpc.StatusCode.FAILED_PRECONDITION,
+    UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
     ForbiddenError: grpc.StatusCode.PERMISSION_DENIED,
     UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
     UnavailableError: grpc.StatusCode.UNAVAILABLE,

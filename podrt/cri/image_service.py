@@ -18,10 +18,10 @@ import time
 from collections.abc import Collection
 from typing import Any
 
-from cri_api.v1 import api_pb2 as cri
+from cri_api.v1 import api_pb2 as api
 
 from podrt.config import Config
-from podrt.cri.filesystems import mountpoints
+from podrt.cri.filesystems import filesystem, mountpoints
 from podrt.engine.api import EngineApi
 from podrt.errors import InvalidError, NotFoundError, PodrtError, UnavailableError
 from podrt.image.collect import is_pinned, patterns
@@ -57,25 +57,25 @@ class ImageService:
         self._handlers = frozenset(handlers)
         self._patterns = patterns(config.image_pinned)
 
-    async def ListImages(self, request: cri.ListImagesRequest, context: Any) -> cri.ListImagesResponse:
+    async def ListImages(self, request: api.ListImagesRequest, context: Any) -> api.ListImagesResponse:
         """All images, or the one that ``filter.image.image`` names, if it is there."""
         wanted = request.filter.image.image
         found = [self._find(wanted)] if wanted else self._images.list()
         used = self._used_by_others()
-        return cri.ListImagesResponse(images=[self._image(one, used) for one in found if one is not None])
+        return api.ListImagesResponse(images=[self._image(one, used) for one in found if one is not None])
 
-    async def ImageStatus(self, request: cri.ImageStatusRequest, context: Any) -> cri.ImageStatusResponse:
+    async def ImageStatus(self, request: api.ImageStatusRequest, context: Any) -> api.ImageStatusResponse:
         """Nothing in it where the image is not there. ``verbose``: its configuration, as JSON under ``info``."""
         image = self._find(_name(request.image))
         if image is None:
-            return cri.ImageStatusResponse()
+            return api.ImageStatusResponse()
         info = {}
         if request.verbose:
             document = await asyncio.to_thread(self._images.configuration, image.id)
             info["info"] = json.dumps({"chainID": image.chain_ids[-1], "imageSpec": document})
-        return cri.ImageStatusResponse(image=self._image(image, self._used_by_others()), info=info)
+        return api.ImageStatusResponse(image=self._image(image, self._used_by_others()), info=info)
 
-    async def PullImage(self, request: cri.PullImageRequest, context: Any) -> cri.PullImageResponse:
+    async def PullImage(self, request: api.PullImageRequest, context: Any) -> api.PullImageResponse:
         """The id of the image, which is asked of its registry even if it is here.
 
         Raises RegistryUnavailableError where none can be reached, else what ``Puller.pull`` raises.
@@ -87,22 +87,22 @@ class ImageService:
             image = await self._puller.pull(name, login=login_of(request.auth))
         except UnavailableError as error:
             raise RegistryUnavailableError(str(error)) from error
-        return cri.PullImageResponse(image_ref=image.id)
+        return api.PullImageResponse(image_ref=image.id)
 
-    async def RemoveImage(self, request: cri.RemoveImageRequest, context: Any) -> cri.RemoveImageResponse:
+    async def RemoveImage(self, request: api.RemoveImageRequest, context: Any) -> api.RemoveImageResponse:
         """Remove an image with all its names; no error if it is not there."""
         image = self._find(_name(request.image))
         if image is not None:
             await asyncio.to_thread(self._remove, image)
-        return cri.RemoveImageResponse()
+        return api.RemoveImageResponse()
 
-    async def ImageFsInfo(self, request: cri.ImageFsInfoRequest, context: Any) -> cri.ImageFsInfoResponse:
+    async def ImageFsInfo(self, request: api.ImageFsInfoRequest, context: Any) -> api.ImageFsInfoResponse:
         """What images, and what writable layers take. One mount point for both where they share a file system: the
         kubelet takes different ones for different disks."""
         of_images, of_containers = mountpoints(self._config)
         usage = await asyncio.to_thread(self._images.usage)
         layers = await self._engine.writable_layers()
-        return cri.ImageFsInfoResponse(
+        return api.ImageFsInfoResponse(
             image_filesystems=[filesystem(of_images, time.time(), usage.blob_bytes + usage.layer_bytes, usage.inodes)],
             container_filesystems=[filesystem(of_containers, layers.at, layers.bytes, layers.inodes)],
         )
@@ -128,20 +128,20 @@ class ImageService:
         others = {one.id for one in self._engine.list_sandboxes() if not one.spec.owner}
         return {one.image_id for one in self._engine.list_containers() if one.sandbox_id in others} if others else set()
 
-    def _image(self, image: Image, used: Collection[str]) -> cri.Image:
+    def _image(self, image: Image, used: Collection[str]) -> api.Image:
         uid, username = user_of(image.config.user)
-        return cri.Image(
+        return api.Image(
             id=image.id,
             repo_tags=image.names,
             repo_digests=image.digests,
             size=self._images.disk_size(image),
-            uid=None if uid is None else cri.Int64Value(value=uid),
+            uid=None if uid is None else api.Int64Value(value=uid),
             username=username,
             pinned=image.id in used or is_pinned(image, self._patterns),
         )
 
 
-def login_of(auth: cri.AuthConfig) -> Login | None:
+def login_of(auth: api.AuthConfig) -> Login | None:
     """What the kubelet says of who we are; None where it says nothing. Raises InvalidError."""
     if auth.username:
         credential = Credential(auth.username, auth.password)
@@ -175,17 +175,7 @@ def user_of(user: str) -> tuple[int | None, str]:
     return None, name
 
 
-def filesystem(mountpoint: str, at: float, used: int, inodes: int) -> cri.FilesystemUsage:
-    """``at`` in seconds since the epoch."""
-    return cri.FilesystemUsage(
-        timestamp=int(at * 1e9),
-        fs_id=cri.FilesystemIdentifier(mountpoint=mountpoint),
-        used_bytes=cri.UInt64Value(value=used),
-        inodes_used=cri.UInt64Value(value=inodes),
-    )
-
-
-def _name(spec: cri.ImageSpec) -> str:
+def _name(spec: api.ImageSpec) -> str:
     if not spec.image:
         raise InvalidError("image.image: required: a name, or the id of an image")
     return spec.image

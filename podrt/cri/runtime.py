@@ -13,7 +13,9 @@ from podrt import __version__
 from podrt.cri import convert
 from podrt.cri.containers import Containers
 from podrt.cri.events import Events
+from podrt.cri.metrics import MetricsService
 from podrt.cri.sandboxes import Sandboxes
+from podrt.cri.stats import StatsService
 from podrt.engine.api import EngineApi
 from podrt.errors import UnsupportedError
 
@@ -25,8 +27,18 @@ VERSION = "0.1.0"
 class RuntimeService(api_pb2_grpc.RuntimeServiceServicer):
     """All methods run in the event loop."""
 
-    def __init__(self, engine: EngineApi, sandboxes: Sandboxes, containers: Containers, events: Events) -> None:
+    def __init__(
+        self,
+        engine: EngineApi,
+        sandboxes: Sandboxes,
+        containers: Containers,
+        events: Events,
+        stats: StatsService,
+        metrics: MetricsService,
+    ) -> None:
         self._engine = engine
+        self._stats = stats
+        self._metrics = metrics
         self._sandboxes = sandboxes
         self._containers = containers
         self._events = events
@@ -105,6 +117,34 @@ class RuntimeService(api_pb2_grpc.RuntimeServiceServicer):
         self, request: api.CheckpointContainerRequest, context: Any
     ) -> api.CheckpointContainerResponse:
         raise UnsupportedError("podrt can't checkpoint containers: that needs CRIU, which it does not use")
+
+    # -- usage
+
+    async def ContainerStats(self, request: api.ContainerStatsRequest, context: Any) -> api.ContainerStatsResponse:
+        return await self._stats.ContainerStats(request)
+
+    async def ListContainerStats(
+        self, request: api.ListContainerStatsRequest, context: Any
+    ) -> api.ListContainerStatsResponse:
+        return await self._stats.ListContainerStats(request)
+
+    async def PodSandboxStats(self, request: api.PodSandboxStatsRequest, context: Any) -> api.PodSandboxStatsResponse:
+        return await self._stats.PodSandboxStats(request)
+
+    async def ListPodSandboxStats(
+        self, request: api.ListPodSandboxStatsRequest, context: Any
+    ) -> api.ListPodSandboxStatsResponse:
+        return await self._stats.ListPodSandboxStats(request)
+
+    async def ListMetricDescriptors(
+        self, request: api.ListMetricDescriptorsRequest, context: Any
+    ) -> api.ListMetricDescriptorsResponse:
+        return await self._metrics.ListMetricDescriptors(request)
+
+    async def ListPodSandboxMetrics(
+        self, request: api.ListPodSandboxMetricsRequest, context: Any
+    ) -> api.ListPodSandboxMetricsResponse:
+        return await self._metrics.ListPodSandboxMetrics(request)
 
     # -- streams
 

@@ -18,9 +18,11 @@ from podrt.cri.containers import Containers
 from podrt.cri.errors import Edge
 from podrt.cri.events import Events
 from podrt.cri.image_service import ImageService
+from podrt.cri.metrics import MetricsService
 from podrt.cri.own import Own
 from podrt.cri.runtime import RuntimeService
 from podrt.cri.sandboxes import Sandboxes
+from podrt.cri.stats import StatsService
 from podrt.engine.api import EngineApi
 from podrt.engine.specs import ContainerStatus
 from podrt.errors import NotFoundError, UnavailableError
@@ -62,6 +64,8 @@ class CriServer:
             Sandboxes(engine, own, container_names, image_name),
             Containers(engine, own, container_names, image_name),
             self._events,
+            StatsService(config, engine, own),
+            MetricsService(config, engine, own, image_name),
         )
         self._images = ImageService(config, engine, images, puller, convert.HANDLERS)
         self._server: grpc.aio.Server | None = None

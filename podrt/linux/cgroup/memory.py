@@ -51,6 +51,8 @@ def stats_v1(directory: str) -> dict[str, int]:
         "memory_working_set": max(usage - table.get("total_inactive_file", 0), 0),
         "memory_rss": table.get("total_rss", 0),
         "memory_page_faults": table.get("total_pgfault", 0),
+        "memory_page_faults_own": table.get("pgfault", 0),
+        "memory_major_page_faults_own": table.get("pgmajfault", 0),
         "memory_major_page_faults": table.get("total_pgmajfault", 0),
         "memory_limit": limit,
         "memory_cache": table.get("total_cache", 0),
