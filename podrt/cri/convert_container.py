@@ -73,7 +73,7 @@ def container_spec(config: Any, sandbox: SandboxSpec) -> ContainerSpec:
         security=security(context, sandbox),
         stop_signal=signal_name(config.stop_signal),
         target=target,
-        pid=_pid(context.namespace_options),
+        pid=_pid(context),
     )
 
 
@@ -161,7 +161,11 @@ def _target(options: Any) -> str:
     return str(options.target_id)
 
 
-def _pid(options: Any) -> NamespaceMode:
+def _pid(context: Any) -> NamespaceMode | None:
+    """None where nothing is said: people leave out what they have said of the sandbox."""
+    if not context.HasField("namespace_options"):
+        return None
+    options = context.namespace_options
     if options.pid not in _PID:
         raise InvalidError(f"namespace_options.pid: {options.pid} is unknown")
     return _PID[options.pid]

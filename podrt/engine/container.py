@@ -48,6 +48,7 @@ async def create(machine: Machine, sandbox_id: str, spec: ContainerSpec) -> str:
     # Anew, for it may have been stopped or removed meanwhile.
     sandbox = machine.sandbox(sandbox_id)
     _check_ready(sandbox, spec)
+    launch.pid_mode(sandbox.record.spec, spec)
     record = _new_record(machine, sandbox, spec)
     unit = Container(record, machine.container_root / record.id, machine.storage_root / record.id)
     async with unit.lock, UndoStack(f"container {spec.name}") as stack:

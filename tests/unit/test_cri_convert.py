@@ -257,7 +257,8 @@ def test_a_whole_container() -> None:
         ("/dev/null", "/dev/n", "r"),
         ("/d", "/d", "rwm"),
     ]
-    assert found.pid is NamespaceMode.POD
+    assert found.pid is None
+    assert container(**context(namespace_options=api.NamespaceOption())).pid is NamespaceMode.POD
 
 
 def test_security_of_a_container() -> None:
