@@ -65,7 +65,7 @@ async def attach(machine: Machine, record: SandboxRecord, netns: str) -> Attachm
         uid=spec.uid,
         annotations=spec.annotations,
         dns=Dns(spec.dns_servers, spec.dns_searches, spec.dns_options),
-        cgroup=record.cgroup,
+        cgroup=spec.cgroup_parent or record.cgroup,
     )
     return await machine.network.attach(spec.owner, request)
 
