@@ -21,7 +21,6 @@ import msgspec
 from aiohttp import web
 
 from podrt.api import query
-from podrt.api.descriptors import read_some
 from podrt.api.discovery import PODRT_GROUP, PODRT_VERSION
 from podrt.api.humantime import human_duration
 from podrt.api.negotiate import Shape, wanted
@@ -34,6 +33,7 @@ from podrt.image.types import Image, ImageConfig
 from podrt.model.base import format_time
 from podrt.model.pod import Pod
 from podrt.store.store import Store
+from podrt.streaming.descriptors import read_some
 
 API_VERSION = f"{PODRT_GROUP}/{PODRT_VERSION}"
 

@@ -36,10 +36,6 @@ class UnauthorizedError(errors.PodrtError):
     """A request over TCP without the token (401)."""
 
 
-class ExpectationError(errors.PodrtError):
-    """A precondition of the request itself is missing, such as an Upgrade header (400)."""
-
-
 # Order matters only for subclasses; there are none in errors.py.
 _CODES: dict[type[errors.PodrtError], tuple[int, str]] = {
     errors.InvalidError: (422, "Invalid"),
@@ -56,7 +52,6 @@ _CODES: dict[type[errors.PodrtError], tuple[int, str]] = {
     errors.ImageError: (422, "Invalid"),
     errors.LaunchError: (500, "InternalError"),
     UnsupportedMediaTypeError: (415, "UnsupportedMediaType"),
-    ExpectationError: (400, "BadRequest"),
     UnauthorizedError: (401, "Unauthorized"),
 }
 

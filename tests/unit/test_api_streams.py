@@ -343,7 +343,7 @@ async def test_failure_to_start_comes_on_the_error_channel(
     ("path", "query", "headers", "code", "words"),
     [
         (EXEC, "command=sh&stdout=1", {}, 400, "Upgrade request required"),
-        (EXEC, "command=sh&stdout=1", {"Connection": "Upgrade", "Upgrade": "SPDY/3.1"}, 501, "SPDY"),
+        (EXEC, "command=sh&stdout=1", {"Connection": "Upgrade", "Upgrade": "SPDY/2"}, 400, "Upgrade"),
         (EXEC, "command=sh&stdout=1", "v1.channel.k8s.io", 501, "v1.channel.k8s.io"),
         (EXEC, "command=sh", V5, 400, "at least 1 of stdin, stdout, stderr"),
         (EXEC, "stdout=1", V5, 400, "at least one command"),
@@ -359,7 +359,7 @@ async def test_failure_to_start_comes_on_the_error_channel(
             "",
             "v9.channel.k8s.io",
             501,
-            "use v4.channel.k8s.io or portforward.k8s.io or SPDY",
+            "use v4.channel.k8s.io or v4.base64.channel.k8s.io or portforward.k8s.io or SPDY",
         ),
     ],
 )

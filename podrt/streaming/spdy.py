@@ -1,7 +1,9 @@
 """SPDY/3.1 frames, without input or output: bytes in, frames out; what to send as bytes.
 
 Only what Kubernetes' streaming makes of the protocol (with ``moby/spdystream``): streams that the client opens, their
-headers, data and ends, resets and pings. No flow control (the peers have none) and no pushed streams.
+headers, data and ends, resets and pings. No pushed streams. No flow control: that library neither sends nor obeys
+WINDOW_UPDATE, so that a window of ours would stand still for ever; TCP alone holds back. Data goes through in the
+pieces in which it comes, so that no frame is ever held in memory whole but control frames, which are small.
 Source: draft-mbelshe-httpbis-spdy-00.
 """
 
@@ -12,15 +14,19 @@ import zlib
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-MAX_FRAME = 1 << 20
-"""Payload of the largest frame that is taken, in bytes. spdystream sends 32 KiB."""
+MAX_CONTROL = 64 * 1024
+"""Payload of the largest control frame that is taken, in bytes."""
 MAX_HEADERS = 64 * 1024
+"""The largest header block that is taken, in bytes, uncompressed."""
+MAX_NUMBER = 0x7FFFFFFF
 
 FIN = 1
-REFUSED_STREAM = 3
+PROTOCOL_ERROR, REFUSED_STREAM, CANCEL = 1, 3, 5
+"""Statuses of RST_STREAM."""
+GOAWAY_OK, GOAWAY_PROTOCOL_ERROR = 0, 1
 
 _VERSION = 0x8003
-_SYN_STREAM, _SYN_REPLY, _RST_STREAM, _PING = 1, 2, 3, 6
+_SYN_STREAM, _SYN_REPLY, _RST_STREAM, _PING, _GOAWAY, _HEADERS = 1, 2, 3, 6, 7, 8
 
 _NAMES = (
     "options,head,post,put,delete,trace,accept,accept-charset,accept-encoding,accept-language,accept-ranges,age,"
@@ -55,7 +61,15 @@ class Opened(NamedTuple):
     last: bool
 
 
+class Replied(NamedTuple):
+    """The peer accepted a stream."""
+
+    stream: int
+
+
 class Data(NamedTuple):
+    """A frame of data or a piece of one; ``last`` with the last piece of the stream."""
+
     stream: int
     data: bytes
     last: bool
@@ -63,52 +77,89 @@ class Data(NamedTuple):
 
 class Reset(NamedTuple):
     stream: int
+    status: int
 
 
 class Ping(NamedTuple):
-    """To be answered with the same number; we send none ourselves."""
+    """To be answered with the same number if the peer made it: clients' are odd, servers' even."""
 
     number: int
 
 
-Frame = Opened | Data | Reset | Ping
+class GoAway(NamedTuple):
+    """The peer takes no more streams."""
+
+    last: int
+
+
+Frame = Opened | Replied | Data | Reset | Ping | GoAway
 
 
 class Decoder:
-    """The peer's bytes to frames. Those that tell nothing of streams (SETTINGS, WINDOW_UPDATE, GOAWAY) are left out."""
+    """The peer's bytes to frames. Those that mean nothing here (SETTINGS, HEADERS, WINDOW_UPDATE) are left out."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._inflate = zlib.decompressobj(zdict=DICTIONARY)
+        self._stream = 0
+        self._missing = 0
+        """Bytes of the data frame that has begun."""
+        self._last = False
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """The frames that are whole with ``data``. Raises ProtocolError."""
-        self._buffer += data
-        while len(self._buffer) >= 8:
-            word, rest = struct.unpack_from(">II", self._buffer)
-            flags, size = rest >> 24, rest & 0xFFFFFF
-            if size > MAX_FRAME:
-                raise ProtocolError(f"a frame of {size} bytes is too large")
-            if len(self._buffer) < 8 + size:
-                return
-            payload = bytes(self._buffer[8 : 8 + size])
-            del self._buffer[: 8 + size]
-            if not word >> 31:
-                yield Data(word, payload, bool(flags & FIN))
-            elif word >> 16 != _VERSION:
-                raise ProtocolError(f"version {word >> 16 & 0x7FFF} is not 3")
-            elif (frame := self._control(word & 0xFFFF, flags, payload)) is not None:
+        """The frames of ``data``. Raises ProtocolError."""
+        at = 0
+        while at < len(data):
+            if self._missing:
+                piece = data[at : at + self._missing]
+                at += len(piece)
+                self._missing -= len(piece)
+                yield Data(self._stream, piece, self._last and not self._missing)
+                continue
+            wanted = 8 if len(self._buffer) < 8 else 8 + self._control_size()
+            piece = data[at : at + wanted - len(self._buffer)]
+            at += len(piece)
+            self._buffer += piece
+            if len(self._buffer) >= 8 and (frame := self._whole()) is not None:
                 yield frame
+
+    def _control_size(self) -> int:
+        return int.from_bytes(self._buffer[5:8], "big")
+
+    def _whole(self) -> Frame | None:
+        """What begins with the head in the buffer, as far as it is whole."""
+        word, rest = struct.unpack_from(">II", self._buffer)
+        flags, size = rest >> 24, rest & 0xFFFFFF
+        if not word >> 31:
+            if not word:
+                raise ProtocolError("there is no stream 0")
+            self._buffer.clear()
+            self._stream, self._missing, self._last = word, size, bool(flags & FIN)
+            return None if size else Data(word, b"", self._last)
+        if word >> 16 != _VERSION:
+            raise ProtocolError(f"version {word >> 16 & 0x7FFF} is not 3")
+        if size > MAX_CONTROL:
+            raise ProtocolError(f"a control frame of {size} bytes is too large")
+        if len(self._buffer) < 8 + size:
+            return None
+        payload = bytes(self._buffer[8:])
+        self._buffer.clear()
+        return self._control(word & 0xFFFF, flags, payload)
 
     def _control(self, kind: int, flags: int, payload: bytes) -> Frame | None:
         try:
             if kind == _SYN_STREAM:
-                (stream,) = struct.unpack_from(">I", payload)
-                return Opened(stream & 0x7FFFFFFF, self._headers(payload[10:]), bool(flags & FIN))
+                return Opened(_number(payload), self._headers(payload[10:]), bool(flags & FIN))
             if kind == _RST_STREAM:
-                return Reset(struct.unpack_from(">I", payload)[0] & 0x7FFFFFFF)
+                return Reset(_number(payload), struct.unpack_from(">I", payload, 4)[0])
             if kind == _PING:
                 return Ping(struct.unpack_from(">I", payload)[0])
+            if kind == _GOAWAY:
+                return GoAway(struct.unpack_from(">I", payload)[0] & MAX_NUMBER)
+            if kind in (_SYN_REPLY, _HEADERS):
+                stream = _number(payload)
+                self._headers(payload[4:])  # all blocks share one window: none may be passed over
+                return Replied(stream) if kind == _SYN_REPLY else None
         except struct.error:
             raise ProtocolError("a control frame is too short") from None
         return None
@@ -131,8 +182,15 @@ class Decoder:
         return {name.lower(): value for name, value in zip(words[::2], words[1::2], strict=True)}
 
 
+def _number(payload: bytes) -> int:
+    (number,) = struct.unpack_from(">I", payload)
+    if not number & MAX_NUMBER:
+        raise ProtocolError("there is no stream 0")
+    return int(number & MAX_NUMBER)
+
+
 class Encoder:
-    """What to send, as bytes. Replies must be sent in the order in which they were made: they share a compressor."""
+    """Frames with headers. They must be sent in the order in which they were made: they share a compressor."""
 
     def __init__(self) -> None:
         self._deflate = zlib.compressobj(zdict=DICTIONARY)
@@ -160,8 +218,14 @@ def reset(stream: int, status: int) -> bytes:
     return _control(_RST_STREAM, struct.pack(">II", stream, status))
 
 
-def pong(ping: Ping) -> bytes:
-    return _control(_PING, struct.pack(">I", ping.number))
+def ping(number: int) -> bytes:
+    """A ping or the answer to one."""
+    return _control(_PING, struct.pack(">I", number))
+
+
+def go_away(last: int, status: int) -> bytes:
+    """``last`` is the peer's last stream that was taken."""
+    return _control(_GOAWAY, struct.pack(">II", last, status))
 
 
 def _control(kind: int, payload: bytes) -> bytes:

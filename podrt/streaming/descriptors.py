@@ -11,7 +11,8 @@ import asyncio
 import errno
 import os
 
-CHUNK = 32 * 1024
+CHUNK = 64 * 1024
+"""What a pipe holds."""
 
 
 async def read_some(fd: int, limit: int = CHUNK) -> bytes:
