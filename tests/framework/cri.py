@@ -25,6 +25,8 @@ from tests.framework.patience import scaled
 from tests.framework.pods import BUSYBOX
 
 _numbers = itertools.count()
+MAX_MESSAGE = 16 * 1024 * 1024
+"""As a kubelet has it."""
 SLEEP = ("sleep", "1000000")
 
 
@@ -33,7 +35,7 @@ class CriClient:
 
     def __init__(self, path: str | Path, timeout: float = 60.0) -> None:
         self.timeout = scaled(timeout)
-        self.channel = grpc.insecure_channel(f"unix:{path}")
+        self.channel = grpc.insecure_channel(f"unix:{path}", options=[("grpc.max_receive_message_length", MAX_MESSAGE)])
         stubs: Any = api_pb2_grpc
         self.runtime = stubs.RuntimeServiceStub(self.channel)
         self.images = stubs.ImageServiceStub(self.channel)
