@@ -35,8 +35,10 @@ log = logging.getLogger(__name__)
 _STATUS_SECONDS = 5.0
 """How long an answer to STATUS is good."""
 _RETRY_SECONDS = 30.0
-_AT_ONCE = 4
-"""Attachments that are taken down at once in the background."""
+_AT_ONCE = 16
+"""Attachments that plugins work at: a few hundred processes at once would all run into their time limits."""
+_SWEPT_AT_ONCE = 4
+"""The same in the background."""
 
 
 class _Look(NamedTuple):
@@ -63,6 +65,7 @@ class CniNetwork:
         self._look: _Look | None = None
         self._status: _Status | None = None
         self._gate = Gate()
+        self._slots = asyncio.Semaphore(_AT_ONCE)
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._orphans: set[str] = set()
         """Attachments of no sandbox that are still to be taken down."""
@@ -91,7 +94,7 @@ class CniNetwork:
             network=network,
         )
         _warn_of_ports(record)
-        async with self._locked(request.sandbox_id), self._gate.together():
+        async with self._locked(request.sandbox_id), self._gate.together(), self._slots:
             if request.sandbox_id in self._records:
                 await self._delete(request.sandbox_id)
             await asyncio.to_thread(_raise_loopback, request.netns)
@@ -106,14 +109,14 @@ class CniNetwork:
         return attachment
 
     async def detach(self, sandbox_id: str) -> None:
-        """Run DEL with what ADD was run with. Nothing if there is no such attachment.
+        """Run DEL with what ADD was run with. Nothing if there is no such attachment, or if its DEL after a failed ADD
+        failed too: then it is tried again in the background, and the rest of the sandbox need not wait for it.
 
         Raises UnavailableError if a plugin fails; the attachment is kept for another try.
         """
         await self._loaded()
-        async with self._locked(sandbox_id), self._gate.together():
-            if sandbox_id in self._records:
-                await self._delete(sandbox_id)
+        if sandbox_id not in self._orphans:
+            await self._disconnect(sandbox_id)
 
     async def check(self, sandbox_id: str) -> None:
         """Run CHECK. Nothing if it is no attachment of plugins. Raises UnavailableError, DeadlineError."""
@@ -220,6 +223,11 @@ class CniNetwork:
         async with lock:
             yield
 
+    async def _disconnect(self, sandbox_id: str) -> None:
+        async with self._locked(sandbox_id), self._gate.together(), self._slots:
+            if sandbox_id in self._records:
+                await self._delete(sandbox_id)
+
     async def _delete(self, sandbox_id: str) -> None:
         record = self._records.get(sandbox_id) or await self._guessed(sandbox_id)
         await self._chain.delete(record, record.netns if await asyncio.to_thread(_is_pinned, record.netns) else "")
@@ -255,12 +263,12 @@ class CniNetwork:
         self._sweeping = asyncio.create_task(self._clean(check), name="CNI clean-up")
 
     async def _clean(self, check: Collection[str]) -> None:
-        slots = asyncio.Semaphore(_AT_ONCE)
+        slots = asyncio.Semaphore(_SWEPT_AT_ONCE)
 
         async def remove(sandbox_id: str) -> None:
             async with slots:
                 try:
-                    await self.detach(sandbox_id)
+                    await self._disconnect(sandbox_id)
                 except (PodrtError, OSError) as error:
                     log.warning("CNI attachment %s of no sandbox can't be taken down: %s", sandbox_id[:12], error)
 

@@ -99,7 +99,8 @@ def attachment(result: Mapping[str, Any], network: str) -> Attachment:
     gateways: list[str] = []
     for entry in result.get("ips") or ():
         place = _interface(interfaces, entry.get("interface"))
-        if place is not None and not place.get("sandbox"):
+        # Plugins of the first versions leave the sandbox out.
+        if place is not None and not place.get("sandbox") and place.get("name") != INTERFACE:
             continue
         address = str(ipaddress.ip_interface(entry["address"]).ip)
         if place is None or place.get("name") == INTERFACE:
@@ -110,8 +111,8 @@ def attachment(result: Mapping[str, Any], network: str) -> Attachment:
             others.append(address)
     if not own:
         raise UnavailableError(f"CNI network {network}: its plugins gave {INTERFACE} no address")
-    eth0: dict[str, Any] = next((one for one in interfaces if one.get("sandbox") and one.get("name") == INTERFACE), {})
-    on_host = [one for one in interfaces if not one.get("sandbox")]
+    eth0: dict[str, Any] = next((one for one in interfaces if one.get("name") == INTERFACE), {})
+    on_host = [one for one in interfaces if not one.get("sandbox") and one.get("name") != INTERFACE]
     return Attachment(
         ips=tuple(dict.fromkeys((*_sorted(own), *_sorted(others)))),
         mac=str(eth0.get("mac") or ""),

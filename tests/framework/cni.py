@@ -26,8 +26,9 @@ command = os.environ.get("CNI_COMMAND", "")
 text = sys.stdin.read()
 stdin = json.loads(text) if text else None
 call = {{"plugin": name, "command": command, "stdin": stdin, "environment": dict(os.environ), "pid": os.getpid()}}
-with open(root + "/calls", "a") as file:
-    file.write(json.dumps(call) + "\\n")
+calls = os.open(root + "/calls", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+os.write(calls, (json.dumps(call) + "\\n").encode())
+os.close(calls)
 does = {{}}
 for key in (name + ".json", name + "." + command + ".json"):
     try:
@@ -94,7 +95,8 @@ class FakePlugins:
 
     def calls(self, command: str = "") -> list[dict[str, Any]]:
         try:
-            lines = (self.root / "calls").read_text().splitlines()
+            # What is being written now has no line end yet.
+            lines = (self.root / "calls").read_text().split("\n")[:-1]
         except FileNotFoundError:
             return []
         calls = [json.loads(line) for line in lines]

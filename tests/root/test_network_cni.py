@@ -125,7 +125,6 @@ async def test_host_ports_through_portmap(lab: Lab, host: OtherHost) -> None:
     )
     await lab.run(sandbox, "server", "sh", "-c", "while true; do echo hello | nc -l -p 80; done")
     assert any("18080" in rule and "127.0.0.1" in rule for rule in host.rules())
-    host.run("sysctl", "-qw", "net.ipv4.conf.all.route_localnet=1")
 
     assert await eventually(lambda: said(host.netns, "127.0.0.1", 18080)) == "hello\n"
     await lab.engine.remove_sandbox(sandbox.id)
