@@ -13,14 +13,33 @@ import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from podrt.errors import InvalidError
 
 DEFAULT_CONFIG_FILE = Path("/etc/podrt/config.toml")
 _THRESHOLD = re.compile(r"[0-9]+([KMGT]i?)?|[0-9]{1,2}(\.[0-9]+)?%|100%")
-_ADDRESS = re.compile(r"([0-9.]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}")
 DEFAULT_SOCKET = Path("/run/podrt/podrt.sock")
+
+
+class Address(NamedTuple):
+    host: str
+    port: int
+
+
+def parse_loopback(key: str, text: str) -> Address:
+    """``127.0.0.1:6443`` or ``[::1]:6443``; port 0: any. Raises InvalidError that names ``key`` for anything but a
+    loopback address.
+    """
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not colon or not loopback or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        raise InvalidError(f"{key}: must be a loopback address with a port such as 127.0.0.1:6443, not {text!r}")
+    return Address(host, int(port))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,10 +191,10 @@ def _build(values: dict[str, Any], source: str) -> Config:
         raise InvalidError(f"{source}: cri_socket: must be an absolute path, not {config.cri_socket!r}")
     if config.cri_network not in ("bridge", "cni"):
         raise InvalidError(f"{source}: cri_network: must be bridge or cni, not {config.cri_network!r}")
-    if not _ADDRESS.fullmatch(config.cri_stream_address):
-        raise InvalidError(
-            f"{source}: cri_stream_address: must be like 127.0.0.1:0 or [::1]:0, not {config.cri_stream_address!r}"
-        )
+    try:
+        parse_loopback("cri_stream_address", config.cri_stream_address)
+    except InvalidError as error:
+        raise InvalidError(f"{source}: {error}") from error
     if config.registry_parallel < 1:
         raise InvalidError(f"{source}: registry_parallel: must be at least 1")
     if not config.subnet_v4:

@@ -10,40 +10,22 @@ from __future__ import annotations
 import asyncio
 import base64
 import hmac
-import ipaddress
 import os
 import secrets
 import socket
 import ssl
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from aiohttp import web
 
 from podrt.api.status import UnauthorizedError
-from podrt.errors import InvalidError, UnavailableError
+from podrt.config import parse_loopback
+from podrt.errors import UnavailableError
 
 _SUBJECT = "/CN=podrt"
 _NAMES = "subjectAltName=IP:127.0.0.1,IP:::1,DNS:localhost"
 _DAYS = "3650"
-
-
-class Address(NamedTuple):
-    host: str
-    port: int
-
-
-def parse_listen(text: str) -> Address:
-    """``127.0.0.1:6443`` or ``[::1]:6443``; port 0: any. Raises InvalidError for anything but a loopback address."""
-    host, colon, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not colon or not loopback or not (port.isascii() and port.isdigit()) or int(port) > 65535:
-        raise InvalidError(f"listen: must be a loopback address with a port such as 127.0.0.1:6443, not {text!r}")
-    return Address(host, int(port))
 
 
 class Access:
@@ -52,7 +34,7 @@ class Access:
     def __init__(self, directory: Path, listen: str) -> None:
         """Raises InvalidError for a bad ``listen``."""
         self._directory = directory
-        self._wanted = parse_listen(listen) if listen else None
+        self._wanted = parse_loopback("listen", listen) if listen else None
         self._token = b""
         self._url = ""
 

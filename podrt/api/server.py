@@ -23,7 +23,7 @@ import msgspec
 from aiohttp import web
 
 from podrt import __version__
-from podrt.api import discovery, httplog, logs, negotiate, openapi, query, status, streaming, usage
+from podrt.api import discovery, logs, negotiate, openapi, query, status, streaming, usage
 from podrt.api.access import Access
 from podrt.api.agent import AgentApi
 from podrt.api.call import CALL, routed, subject_of
@@ -39,6 +39,7 @@ from podrt.model.kinds import BY_NAME, Resource
 from podrt.model.node import Node
 from podrt.model.pod import Pod
 from podrt.store.objects import Registry
+from podrt.streaming import httplog
 
 logger = logging.getLogger(__name__)
 

@@ -447,6 +447,6 @@ async def test_what_is_not_http_is_one_line(api: Harness, caplog: pytest.LogCapt
     writer.write(sent)
     assert b" 400 " in await reader.readline()
     writer.close()
-    (record,) = [record for record in caplog.records if record.name == "podrt.api.http"]
+    (record,) = [record for record in caplog.records if record.name == "podrt.http"]
     assert record.levelno == logging.INFO and record.exc_info is None
     assert record.getMessage().startswith("a client sent what is not HTTP: ") and record.getMessage().isprintable()

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from podrt.api.access import parse_listen
 from podrt.cli import generators
 from podrt.cli.cmd_rollout import judge
 from podrt.cli.errors import CliError
+from podrt.config import parse_loopback
 from podrt.controllers.queue import Key, WorkQueue
 from podrt.errors import ConflictError, InvalidError
 from podrt.model import codec
@@ -244,9 +244,9 @@ def test_generated_objects_are_valid(registry: Registry, tmp_path: Path) -> None
 @pytest.mark.parametrize("text", ["0.0.0.0:6443", "192.168.0.1:1", "localhost:1", "127.0.0.1", "127.0.0.1:x", "[::]:1"])
 def test_only_loopback_addresses_are_served(text: str) -> None:
     with pytest.raises(InvalidError, match="loopback"):
-        parse_listen(text)
+        parse_loopback("listen", text)
 
 
 def test_loopback_addresses() -> None:
-    assert parse_listen("127.0.0.1:6443") == ("127.0.0.1", 6443)
-    assert parse_listen("[::1]:0") == ("::1", 0)
+    assert parse_loopback("listen", "127.0.0.1:6443") == ("127.0.0.1", 6443)
+    assert parse_loopback("listen", "[::1]:0") == ("::1", 0)

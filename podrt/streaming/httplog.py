@@ -26,7 +26,7 @@ class _OneLine(logging.Filter):
 
 def server_logger() -> logging.Logger:
     """The logger to give to aiohttp's server."""
-    logger = logging.getLogger("podrt.api.http")
+    logger = logging.getLogger("podrt.http")
     if not any(isinstance(one, _OneLine) for one in logger.filters):
         logger.addFilter(_OneLine())
     return logger
