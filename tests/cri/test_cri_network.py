@@ -224,6 +224,7 @@ def test_pods_of_the_api_and_sandboxes_of_the_cri_side_by_side(node: Node) -> No
 
 @probes.needs(cni.available(), "Debian's package containernetworking-plugins")
 @probes.needs(probes.has_command("iptables-save"), "iptables, which the plugins portmap and bridge run")
+@probes.needs(probes.has_ipv6(), "IPv6")
 @pytest.mark.parametrize("kill", ["daemon", "both"])
 def test_real_plugins_and_a_daemon_that_dies(real_node: Node, kill: str) -> None:
     host = real_node.host

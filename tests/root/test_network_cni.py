@@ -27,6 +27,7 @@ from tests.framework.engine import Lab, eventually
 pytestmark = [
     probes.needs(cni.available(), "Debian's package containernetworking-plugins"),
     probes.needs(probes.has_command("iptables-save"), "iptables, which the plugins portmap and bridge run"),
+    probes.needs(probes.has_ipv6(), "IPv6"),
 ]
 
 PORTMAP = {"type": "portmap", "capabilities": {"portMappings": True}}
