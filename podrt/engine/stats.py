@@ -27,8 +27,6 @@ class Subject(NamedTuple):
 
     id: str
     cgroup: str
-    children: tuple[str, ...] = ()
-    """Cgroups of a sandbox's containers: processes are counted there."""
     pid: int = 0
     """The first process of a running container."""
     netns: str = ""
@@ -52,10 +50,8 @@ async def read(
     for unit in machine.containers.values():
         if unit.record.sandbox_id in members:
             members[unit.record.sandbox_id].append(unit)
-    subjects = [Subject(one.id, one.record.cgroup, (), one.record.status().pid) for one in units]
-    for one in sandboxes:
-        cgroups = tuple(unit.record.cgroup for unit in members[one.id])
-        subjects.append(Subject(one.id, one.record.cgroup, cgroups, 0, one.record.namespaces.get("net", "")))
+    subjects = [Subject(one.id, one.record.cgroup, one.record.status().pid) for one in units]
+    subjects += [Subject(one.id, one.record.cgroup, 0, one.record.namespaces.get("net", "")) for one in sandboxes]
     layers, found = await asyncio.gather(
         layer_usage(machine, [*units, *(unit for some in members.values() for unit in some)]),
         threads.in_own_thread(partial(_read_all, machine, subjects, detailed)),
@@ -88,7 +84,7 @@ def _read(machine: Machine, subject: Subject, network: tuple[netdev.Interface, .
         pressure = cgroups.pressure(subject.cgroup)
     except OSError:
         return result  # it goes while it is read
-    pids = [pid for path in subject.children or (subject.cgroup,) for pid in cgroups.pids(path)]
+    pids = cgroups.pids(subject.cgroup)
     result |= {name: value for name, value in numbers.items() if name in _FIELDS}
     result |= {"pressure": pressure, "processes": len(pids)}
     if detailed:
