@@ -16,6 +16,7 @@ from podrt.cri.events import Events
 from podrt.cri.metrics import MetricsService
 from podrt.cri.sandboxes import Sandboxes
 from podrt.cri.stats import StatsService
+from podrt.cri.streams import StreamServer
 from podrt.engine.api import EngineApi
 from podrt.errors import UnsupportedError
 
@@ -35,10 +36,12 @@ class RuntimeService(api_pb2_grpc.RuntimeServiceServicer):
         events: Events,
         stats: StatsService,
         metrics: MetricsService,
+        streams: StreamServer,
     ) -> None:
         self._engine = engine
         self._stats = stats
         self._metrics = metrics
+        self._streams = streams
         self._sandboxes = sandboxes
         self._containers = containers
         self._events = events
@@ -150,6 +153,15 @@ class RuntimeService(api_pb2_grpc.RuntimeServiceServicer):
 
     async def ExecSync(self, request: api.ExecSyncRequest, context: Any) -> api.ExecSyncResponse:
         return await self._containers.exec_sync(request)
+
+    async def Exec(self, request: api.ExecRequest, context: Any) -> api.ExecResponse:
+        return api.ExecResponse(url=self._streams.exec_url(request))
+
+    async def Attach(self, request: api.AttachRequest, context: Any) -> api.AttachResponse:
+        return api.AttachResponse(url=self._streams.attach_url(request))
+
+    async def PortForward(self, request: api.PortForwardRequest, context: Any) -> api.PortForwardResponse:
+        return api.PortForwardResponse(url=self._streams.port_forward_url(request))
 
     async def GetContainerEvents(
         self, request: api.GetEventsRequest, context: Any

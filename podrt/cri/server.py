@@ -23,6 +23,7 @@ from podrt.cri.own import Own
 from podrt.cri.runtime import RuntimeService
 from podrt.cri.sandboxes import Sandboxes
 from podrt.cri.stats import StatsService
+from podrt.cri.streams import StreamServer
 from podrt.engine.api import EngineApi
 from podrt.engine.specs import ContainerStatus
 from podrt.errors import NotFoundError, UnavailableError
@@ -59,6 +60,7 @@ class CriServer:
 
         container_names = names.Names("container", exists)
         self._events = Events(engine, own, image_name)
+        self._streams = StreamServer(config, engine)
         self._runtime = RuntimeService(
             engine,
             Sandboxes(engine, own, container_names, image_name),
@@ -66,6 +68,7 @@ class CriServer:
             self._events,
             StatsService(config, engine, own),
             MetricsService(config, engine, own, image_name),
+            self._streams,
         )
         self._images = ImageService(config, engine, images, puller, convert.HANDLERS)
         self._server: grpc.aio.Server | None = None
@@ -90,6 +93,7 @@ class CriServer:
         os.chmod(self._path, _MODE)
         found = os.lstat(self._path)
         self._inode = (found.st_dev, found.st_ino)
+        await self._streams.start()
         self._events.start()
         await server.start()
         self._server = server
@@ -98,6 +102,7 @@ class CriServer:
         await self._events.close()
         if self._server is not None:
             await self._server.stop(_GRACE)
+        await self._streams.close()
         with contextlib.suppress(FileNotFoundError):
             found = os.lstat(self._path)
             if (found.st_dev, found.st_ino) == self._inode:

@@ -47,15 +47,15 @@ class Side(Protocol):
 
 
 def parse_ports(values: Sequence[str]) -> list[int]:
-    """Ports of the query, repeated or separated by commas, in order. Raises MalformedError."""
+    """Ports as text, repeated or separated by commas, in order. Raises MalformedError."""
     texts = [text for value in values for text in value.split(",") if text]
     if not texts:
-        raise MalformedError("query parameter ports: at least one port must be given")
+        raise MalformedError("ports: at least one port must be given")
     if len(texts) > _MAX_PORTS:
-        raise MalformedError(f"query parameter ports: at most {_MAX_PORTS} ports, not {len(texts)}")
+        raise MalformedError(f"ports: at most {_MAX_PORTS} ports, not {len(texts)}")
     for text in texts:
         if not _port(text):
-            raise MalformedError(f"query parameter ports: {text!r} is no port between 1 and 65535")
+            raise MalformedError(f"ports: {text!r} is no port between 1 and 65535")
     return [int(text) for text in texts]
 
 

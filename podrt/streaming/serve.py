@@ -48,9 +48,18 @@ def names_ports(choice: Choice) -> bool:
 
 
 async def serve_remote(
-    request: web.Request, choice: Choice, wanted: Wanted, open_session: Open, explain: Explain
+    request: web.Request,
+    choice: Choice,
+    wanted: Wanted,
+    open_session: Open,
+    explain: Explain,
+    *,
+    exit_code: bool = True,
 ) -> web.StreamResponse:
-    """Run an exec or attach. Raises MalformedError, ConnectionError before the upgrade."""
+    """Run an exec or attach; without ``exit_code`` every end of the process is a success.
+
+    Raises MalformedError, ConnectionError before the upgrade.
+    """
     client: remote.SpdyClient | remote.SocketClient
     response: web.StreamResponse
     if choice.spdy:
@@ -60,7 +69,7 @@ async def serve_remote(
         client = remote.SocketClient(Channels(socket, request.transport), choice.protocol, wanted)
     try:
         async with client.serving():
-            await session.serve(client, open_session, explain)
+            await session.serve(client, open_session, explain, exit_code=exit_code)
     except ConnectionError:
         pass
     return response

@@ -63,11 +63,15 @@ class Client(Protocol):
         """The last word."""
 
 
-async def serve(client: Client, open_session: Open, explain: Explain) -> None:
-    """Run a session to its end and tell the client how it ended. Raises nothing for what goes wrong in it."""
+async def serve(client: Client, open_session: Open, explain: Explain, *, exit_code: bool = True) -> None:
+    """Run a session to its end and tell the client how it ended. Raises nothing for what goes wrong in it.
+
+    Without ``exit_code`` every end of the process is a success.
+    """
     text = b""
     try:
-        ending = await _run(client, open_session)
+        code = await _run(client, open_session)
+        ending = status.exit_status(code) if exit_code else status.SUCCESS
     except ConnectionError:
         return
     except LaunchError as error:
@@ -81,7 +85,7 @@ async def serve(client: Client, open_session: Open, explain: Explain) -> None:
         await client.finish(ending)
 
 
-async def _run(client: Client, open_session: Open) -> status.Status:
+async def _run(client: Client, open_session: Open) -> int:
     session = await open_session()
     outputs = [_Output(client, name, fd) for name in ("stdout", "stderr") if (fd := getattr(session, name)) is not None]
     ended = asyncio.create_task(_wait(session), name="session end")
@@ -97,7 +101,7 @@ async def _run(client: Client, open_session: Open) -> status.Status:
             raise ConnectionResetError("the client closed the stream")
         for output in outputs:
             await output.drain(client.gone)
-        return status.exit_status(ended.result())
+        return ended.result()
     finally:
         tasks = [ended, *inputs, *(output.task for output in outputs)]
         await stop(*tasks, then=session.close)
