@@ -116,6 +116,10 @@ class Access:
             return
         raise UnauthorizedError("Unauthorized")
 
+    def certificate(self) -> str:
+        """The certificate in PEM, by which clients know this door."""
+        return self._certificate.read_text()
+
     def document(self) -> dict[str, Any]:
         """What a client needs. Raises UnavailableError if nothing is served over TCP."""
         if not self._url:

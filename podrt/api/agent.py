@@ -10,12 +10,15 @@ from podrt.engine.api import Session
 from podrt.engine.logs import LogOptions
 from podrt.engine.specs import Stats
 from podrt.model.pod import Pod
+from podrt.node.tokens import Tokens
 
 
 class AgentApi(Protocol):
     """Errors are those of :mod:`podrt.errors`: NotFoundError for a container that never ran, ConflictError for one that
     does not run now."""
 
+    @property
+    def tokens(self) -> Tokens: ...
     def logs(self, pod: Pod, container: str, options: LogOptions) -> AsyncIterator[bytes]: ...
     async def exec(
         self, pod: Pod, container: str, argv: Sequence[str], *, tty: bool, stdin: bool, stdout: bool, stderr: bool

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from podrt.model.kinds import RESOURCES, Resource
+from podrt.model.tokens import API_VERSION as TOKENS
 
 METRICS_GROUP = "metrics.k8s.io"
 METRICS_VERSION = "v1beta1"
@@ -25,14 +26,15 @@ _SUBRESOURCES: dict[str, tuple[str, tuple[str, ...]]] = {
     "ephemeralcontainers": ("", ("get", "patch", "update")),
     "resize": ("", ("get", "patch", "update")),
     "binding": ("Binding", ("create",)),
+    "token": ("TokenRequest", ("create",)),
     "log": ("", ("get",)),
     "exec": ("PodExecOptions", ("create", "get")),
     "attach": ("PodAttachOptions", ("create", "get")),
     "portforward": ("PodPortForwardOptions", ("create", "get")),
     "scale": ("Scale", ("get", "patch", "update")),
 }
-SCALE_GROUP, SCALE_VERSION = "autoscaling", "v1"
-"""Where the kind Scale belongs, whatever it scales."""
+_FOREIGN = {"Scale": ("autoscaling", "v1"), "TokenRequest": ("authentication.k8s.io", "v1")}
+"""Group and version of kinds that belong elsewhere than the resource that they are a part of."""
 
 
 class Announced(NamedTuple):
@@ -89,8 +91,11 @@ def groups() -> tuple[Group, ...]:
         Announced("nodes", "", "NodeMetrics", False, ("get", "list")),
         Announced("pods", "", "PodMetrics", True, ("get", "list")),
     )
+    reviews = (Announced("tokenreviews", "tokenreview", "TokenReview", False, ("create",)),)
     images = (Announced("images", "image", "Image", False, ("delete", "get", "list"), short_names=("img",)),)
-    return (*found, Group(METRICS_GROUP, METRICS_VERSION, usage), Group(PODRT_GROUP, PODRT_VERSION, images))
+    group, _, version = TOKENS.partition("/")
+    reviewing = Group(group, version, reviews)
+    return (*found, reviewing, Group(METRICS_GROUP, METRICS_VERSION, usage), Group(PODRT_GROUP, PODRT_VERSION, images))
 
 
 def api_versions() -> dict[str, Any]:
@@ -134,7 +139,7 @@ def resource_list(group: Group) -> dict[str, Any]:
         entries.append(entry)
         for name in resource.subresources:
             kind, verbs = _SUBRESOURCES[name]
-            foreign = {"group": SCALE_GROUP, "version": SCALE_VERSION} if name == "scale" else {}
+            foreign = dict(zip(("group", "version"), _FOREIGN.get(kind, ()), strict=False))
             entries.append(
                 {
                     "name": f"{resource.name}/{name}",
@@ -192,6 +197,5 @@ def _aggregated_group(group: Group) -> dict[str, Any]:
 
 
 def _kind(group: Group, kind: str) -> dict[str, str]:
-    if kind == "Scale":
-        return {"group": SCALE_GROUP, "version": SCALE_VERSION, "kind": kind}
-    return {"group": group.name, "version": group.version, "kind": kind}
+    name, version = _FOREIGN.get(kind, (group.name, group.version))
+    return {"group": name, "version": version, "kind": kind}

@@ -21,11 +21,15 @@ from typing import Any
 from podrt.api.status import UnsupportedMediaTypeError
 from podrt.errors import MalformedError
 from podrt.model.kinds import BY_KIND, Resource
+from podrt.model.tokens import API_VERSION as TOKENS
 
 CONTENT_TYPE = "application/vnd.kubernetes.protobuf"
 _MAGIC = b"k8s\0"
 _MAX_DEPTH = 40
 """Of messages in messages; a Pod's deepest field is at about 15."""
+
+_UNSTORED = ((TOKENS, "TokenRequest"),)
+"""Kinds that are only asked with."""
 
 Wire = int | bytes
 Fields = dict[str, tuple[str, str]]
@@ -47,7 +51,7 @@ def document(data: bytes) -> dict[str, Any]:
     kind = dict(_fields(_bytes(envelope.get(1, b""))))
     version, name = _text(kind.get(1, b"")), _text(kind.get(2, b""))
     resource = BY_KIND.get((version, name))
-    if resource is None or not readable(resource):
+    if (version, name) not in _UNSTORED and (resource is None or not readable(resource)):
         raise UnsupportedMediaTypeError(f"{version} {name} is not read from protobuf: send JSON or YAML")
     return {"apiVersion": version, "kind": name} | _message(name, _bytes(envelope.get(2, b"")), name, 0)
 

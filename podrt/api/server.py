@@ -31,6 +31,7 @@ from podrt.api.image_transfer import Transfer, TransferHandlers
 from podrt.api.images import ImageHandlers, Info
 from podrt.api.metrics import Metrics
 from podrt.api.rest import RestHandlers
+from podrt.api.tokens import TokenHandlers
 from podrt.config import Config
 from podrt.errors import InvalidError, UnavailableError
 from podrt.image.service import ImageStore
@@ -78,6 +79,7 @@ class ApiServer:
         self._rest = RestHandlers(registry)
         self._images = ImageHandlers(images, registry.store, config.state_dir / "spool", info, agent.images_changed)
         self._transfer = TransferHandlers(images, transfer, self._images, agent.images_changed)
+        self._tokens = TokenHandlers(agent)
         self._access = Access(config.state_dir / "access", config.listen)
         self._runner: web.AppRunner | None = None
         self._inode = 0
@@ -90,6 +92,7 @@ class ApiServer:
         # The most frequent first: aiohttp tries routes with variables in order.
         app.router.add_routes(self._pod_routes())
         app.router.add_routes(self._rest.routes())
+        app.router.add_routes(self._tokens.routes())
         app.router.add_routes(self._usage_routes())
         app.router.add_routes(self._transfer.routes())
         app.router.add_routes(self._images.routes())
@@ -117,6 +120,7 @@ class ApiServer:
         await web.SockSite(self._runner, listener, backlog=_BACKLOG).start()
         if (door := await self._access.listener()) is not None:
             await web.SockSite(self._runner, door[0], ssl_context=door[1], backlog=_BACKLOG).start()
+            self._registry.publish_certificate(self._access.certificate())
             logger.info("serving on %s", self._access.document()["server"])
         logger.info("serving on %s", path)
 

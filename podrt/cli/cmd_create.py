@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from podrt.cli import generators, options
+from podrt.cli import create_more, generators, options
 from podrt.cli.cmd_apply import Writer, explicit_namespace, validate_option, validation
 from podrt.cli.errors import CliError
 from podrt.cli.manifest import Manifest, read_manifests
@@ -252,3 +252,10 @@ def create_registry(
     """Credentials for pulling images."""
     value = generators.registry_secret(name, server, user, password, email)
     _send(ctx, value, output, dry_run, validate)
+
+
+create.add_command(create_more.create_service_account)
+create.add_command(create_more.create_service_account, "sa")
+create.add_command(create_more.create_priority_class)
+create.add_command(create_more.create_priority_class, "pc")
+create.add_command(create_more.create_token)

@@ -57,7 +57,9 @@ JOBS = Resource("jobs", "job", "Job", "batch/v1", True)
 CRON_JOBS = Resource("cronjobs", "cronjob", "CronJob", "batch/v1", True, ("cj",))
 WORKLOADS = (DAEMON_SETS, DEPLOYMENTS, REPLICA_SETS, STATEFUL_SETS, CRON_JOBS, JOBS)
 CLAIMS = Resource("persistentvolumeclaims", "persistentvolumeclaim", "PersistentVolumeClaim", "v1", True, ("pvc",))
-KNOWN = (PODS, NODES, NAMESPACES, EVENTS, CONFIG_MAPS, SECRETS, CLAIMS, *WORKLOADS)
+ACCOUNTS = Resource("serviceaccounts", "serviceaccount", "ServiceAccount", "v1", True, ("sa",))
+PRIORITIES = Resource("priorityclasses", "priorityclass", "PriorityClass", "scheduling.k8s.io/v1", False, ("pc",))
+KNOWN = (PODS, NODES, NAMESPACES, EVENTS, CONFIG_MAPS, SECRETS, CLAIMS, *WORKLOADS, ACCOUNTS, PRIORITIES)
 ALL = (PODS, *WORKLOADS)
 """What ``get all`` means: discovery's category ``all``, in kubectl's order."""
 

@@ -165,6 +165,7 @@ RESOURCES: tuple[Resource, ...] = (
         struct=ServiceAccount,
         list_struct=ServiceAccountList,
         short_names=("sa",),
+        subresources=("token",),
     ),
     Resource(
         name="limitranges",

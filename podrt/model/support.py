@@ -66,8 +66,8 @@ POD: dict[str, Support] = {
     "nodeSelector": YES,
     "serviceAccountName": YES,
     "serviceAccount": Support(State.SUPPORTED, "the old name of serviceAccountName: each is set to the other"),
-    "automountServiceAccountToken": _accepted(
-        "no token is mounted on its own: Pods can't reach the API; a projected volume gets one"
+    "automountServiceAccountToken": Support(
+        State.SUPPORTED, "mounted where it is true, here or in the account: Pods can't reach the API"
     ),
     "nodeName": YES,
     "hostNetwork": YES,

@@ -37,6 +37,7 @@ from podrt.node.qos import QosGroups
 from podrt.node.scheduler import Scheduler
 from podrt.node.static_pods import StaticPods
 from podrt.node.taints import TaintEvictions
+from podrt.node.tokens import Tokens
 from podrt.node.volumes.token import Signer
 from podrt.node.worker import PodWorker, uid_of
 from podrt.store.events import EventRecorder
@@ -74,6 +75,7 @@ class Agent:
         self._context = Context(
             config, registry, engine, images, recorder, self._node, puller, claims=self._claims, signer=signer
         )
+        self.tokens = Tokens(registry.store, signer)
         self._config = config
         self._registry = registry
         self._engine = engine

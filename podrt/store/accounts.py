@@ -1,34 +1,53 @@
-"""The ServiceAccount ``default`` of every namespace: made with the namespace, and again if it is deleted."""
+"""What every namespace has: the ServiceAccount ``default``, and with a TLS door the ConfigMap ``kube-root-ca.crt``.
+Both are made with the namespace, and again if they are deleted.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from podrt.model.configuration import ServiceAccount
+from msgspec.structs import replace
+
+from podrt.model.configuration import ConfigMap, ServiceAccount
+from podrt.model.kinds import Object
 from podrt.model.meta import ObjectMeta
 from podrt.model.namespace import Namespace
 from podrt.store.store import Store
 from podrt.store.watch import Change
 
 DEFAULT = "default"
+ROOT_CERTIFICATE = "kube-root-ca.crt"
+"""The ConfigMap with the certificate by which clients know the API's TLS door."""
 
 
 class AccountKeeper:
-    """Sees to it that there is one in each namespace that is not being deleted."""
+    """Sees to it that they are in each namespace that is not being deleted."""
 
-    def __init__(self, store: Store, create: Callable[[ServiceAccount], object]) -> None:
-        """``create`` stores an account with its defaults."""
+    def __init__(self, store: Store, create: Callable[[Object], object]) -> None:
+        """``create`` stores an object with its defaults."""
         self._store = store
         self._create = create
-        for namespace in store.list(Namespace).items:
-            self._ensure(namespace.metadata.name)
+        self._certificate = ""
+        self._ensure_all()
         store.subscribe(self._on_change)
+
+    def publish(self, certificate: str) -> None:
+        """Tell all namespaces of the certificate (PEM) of the API's door."""
+        self._certificate = certificate
+        self._ensure_all()
 
     def _on_change(self, change: Change) -> None:
         if change.resource == "namespaces" and change.old is None:
             self._ensure(change.object.metadata.name)
-        elif change.resource == "serviceaccounts" and change.new is None and change.object.metadata.name == DEFAULT:
+        elif change.new is None and (change.resource, change.object.metadata.name) in (
+            ("serviceaccounts", DEFAULT),
+            ("configmaps", ROOT_CERTIFICATE),
+        ):
             self._ensure(change.object.metadata.namespace)
+
+    def _ensure_all(self) -> None:
+        for namespace in self._store.list(Namespace).items:
+            self._ensure(namespace.metadata.name)
 
     def _ensure(self, name: str) -> None:
         namespace = self._store.find(Namespace, "", name)
@@ -36,3 +55,11 @@ class AccountKeeper:
             return
         if self._store.find(ServiceAccount, name, DEFAULT) is None:
             self._create(ServiceAccount(metadata=ObjectMeta(name=DEFAULT, namespace=name)))
+        if not self._certificate:
+            return
+        data = {"ca.crt": self._certificate}
+        found = self._store.find(ConfigMap, name, ROOT_CERTIFICATE)
+        if found is None:
+            self._create(ConfigMap(metadata=ObjectMeta(name=ROOT_CERTIFICATE, namespace=name), data=data))
+        elif found.data != data:
+            self._store.update(replace(found, data=data))

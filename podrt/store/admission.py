@@ -1,5 +1,5 @@
 """What a namespace's LimitRanges and ResourceQuotas have to say about new objects, and what is used of quotas; the
-classes of Pods are :mod:`podrt.store.class_admission`'s.
+classes and accounts of Pods are :mod:`podrt.store.class_admission`'s and :mod:`podrt.store.account_admission`'s.
 
 Usage is summed up from the stored objects each time, which a namespace without a quota does not pay for; the status of
 a quota is that sum, written when it changes.
@@ -16,7 +16,6 @@ from msgspec.structs import replace
 from podrt.errors import ForbiddenError
 from podrt.model import limits, podsecurity, quota
 from podrt.model.classes import PriorityClass
-from podrt.model.configuration import ServiceAccount
 from podrt.model.defaults import new_pod_status
 from podrt.model.event import Event
 from podrt.model.kinds import RESOURCES, Object, resource_of
@@ -24,6 +23,7 @@ from podrt.model.namespace import Namespace
 from podrt.model.pod import Pod
 from podrt.model.policy import LimitRange, ResourceQuota, ResourceQuotaStatus
 from podrt.model.storage import PersistentVolumeClaim
+from podrt.store.account_admission import with_account
 from podrt.store.class_admission import Refused, check_default, with_classes
 from podrt.store.store import Store
 from podrt.store.watch import Change
@@ -51,7 +51,8 @@ class Admission:
         if not isinstance(obj, Pod) or not isinstance(sent, Pod):
             return obj
         try:
-            filled = with_classes(self._store, limits.with_defaults(obj, self._ranges(obj)), sent.spec)
+            filled = with_account(self._store, limits.with_defaults(obj, self._ranges(obj)))
+            filled = with_classes(self._store, filled, sent.spec)
         except Refused as error:
             raise self._forbidden(obj, str(error)) from None
         # The QoS class hangs on what was filled in.
@@ -67,11 +68,6 @@ class Admission:
                 raise self._forbidden(obj, text)
             if text := podsecurity.refusal(obj.spec, podsecurity.level(labels, "audit")):
                 logger.warning("pod %s/%s %s", obj.metadata.namespace, obj.metadata.name, text)
-        if isinstance(obj, Pod) and (account := obj.spec.service_account_name):
-            space = obj.metadata.namespace
-            if self._store.find(ServiceAccount, space, account) is None:
-                why = f'error looking up service account {space}/{account}: serviceaccount "{account}" not found'
-                raise self._forbidden(obj, why)
         self.check_update(obj)
         if isinstance(obj, Pod | PersistentVolumeClaim):
             wrong = limits.violations(obj, self._ranges(obj))
@@ -147,6 +143,8 @@ def admitted(new: Pod, old: Pod) -> Pod:
         spec,
         priority=old.spec.priority if spec.priority is None else spec.priority,
         preemption_policy=spec.preemption_policy or old.spec.preemption_policy,
+        service_account_name=spec.service_account_name or spec.service_account or old.spec.service_account_name,
+        image_pull_secrets=spec.image_pull_secrets or old.spec.image_pull_secrets,
     )
     return replace(new, spec=kept)
 

@@ -55,6 +55,10 @@ class Registry:
         self._deleter = Deleter(store)
         self._accounts = AccountKeeper(store, self.create)
 
+    def publish_certificate(self, certificate: str) -> None:
+        """Tell all namespaces of the certificate (PEM) by which clients know the API's TLS door."""
+        self._accounts.publish(certificate)
+
     # Creating
 
     def create(self, obj: T, *, dry_run: bool = False) -> T:

@@ -98,6 +98,25 @@ def test_stock_kubectl(served: Daemon, tmp_path: Path) -> None:
     jobs(kubectl)
     sets(kubectl)
     generated(kubectl)
+    named(kubectl)
+
+
+def named(kubectl: Kubectl) -> None:
+    """What Pods are named by: accounts, and classes of priority and runtime."""
+    assert kubectl("create", "serviceaccount", "robot") == "serviceaccount/robot created\n"
+    assert kubectl("create", "token", "robot", "--duration=10m").count(".") == 2
+    assert kubectl("create", "priorityclass", "high", "--value=100").startswith("priorityclass.scheduling.k8s.io/high")
+    assert kubectl("get", "pc", "high", "--no-headers").split()[:3] == ["high", "100", "false"]
+    assert kubectl("get", "runtimeclass", "podrt", "--no-headers").split()[:2] == ["podrt", "podrt"]
+    robot = pod("robotic", serviceAccountName="robot", automountServiceAccountToken=True, priorityClassName="high")
+    kubectl("apply", "-f", "-", input=yaml.safe_dump(robot))
+    kubectl("wait", "--for=condition=Ready", "pod/robotic", "--timeout=60s")
+    published = kubectl("get", "configmap", "kube-root-ca.crt", "-o", "jsonpath={.data.ca\\.crt}")
+    place = "/var/run/secrets/kubernetes.io/serviceaccount"
+    assert "BEGIN CERTIFICATE" in published
+    assert kubectl("exec", "robotic", "--", "cat", f"{place}/ca.crt").strip() == published.strip()
+    described = kubectl("describe", "pod", "robotic")
+    assert "Priority Class Name:  high" in described and "kube-api-access-" in described
 
 
 def pods(kubectl: Kubectl) -> None:

@@ -161,6 +161,28 @@ def test_a_service_account_token(shared_daemon: Daemon) -> None:
     assert key.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.fields("spec.automountServiceAccountToken")
+def test_what_client_libraries_look_for(shared_daemon: Daemon) -> None:
+    make(shared_daemon, "ServiceAccount", "robot")
+    shared_daemon.apply(pod("robotic", serviceAccountName="robot", automountServiceAccountToken=True))
+    shared_daemon.apply(pod("plain", serviceAccountName="robot"))
+    place = "/var/run/secrets/kubernetes.io/serviceaccount"
+    shared_daemon.wait_for("robotic", "Running")
+    assert shared_daemon.exec("robotic", "ls", place).split() == ["namespace", "token"]
+    assert shared_daemon.exec("robotic", "cat", f"{place}/namespace") == "default"
+    reviews = "/apis/authentication.k8s.io/v1/tokenreviews"
+    found = shared_daemon.exec("robotic", "cat", f"{place}/token")
+    asked = shared_daemon.cli("create", "token", "robot", "--duration=10m").stdout.strip()
+    for token in (found, asked):
+        status = shared_daemon.api("POST", reviews, {"spec": {"token": token}})["status"]
+        assert status["authenticated"] and status["user"]["username"] == "system:serviceaccount:default:robot"
+    shared_daemon.wait_for("plain", "Running")
+    assert shared_daemon.exec("plain", "sh", "-c", f"ls {place} 2>&1", check=False) != ""
+    shared_daemon.delete("robotic")
+    gone = shared_daemon.api("POST", reviews, {"spec": {"token": found}})["status"]
+    assert gone["error"] == "the Pod of the token is gone" and not gone.get("authenticated")
+
+
 @pytest.mark.fields(
     "spec.containers[].env",
     "spec.containers[].envFrom",

@@ -56,6 +56,11 @@ def test_wrong_literals(literals: tuple[str, ...], words: str) -> None:
             {"kind": "Secret", "type": "t", "data": {"a": "Yg=="}},
         ),
         (("namespace", "c"), {"kind": "Namespace"}),
+        (("sa", "c"), {"kind": "ServiceAccount"}),
+        (
+            ("priorityclass", "c", "--value=-5", "--preemption-policy=Never"),
+            {"kind": "PriorityClass", "value": -5, "preemptionPolicy": "Never", "globalDefault": False},
+        ),
     ],
 )
 def test_what_is_printed_for_a_dry_run(server: FakeServer, args: tuple[str, ...], expected: dict[str, Any]) -> None:

@@ -46,7 +46,6 @@ REFUSED: dict[str, Any] = {
 }
 """A value of each refused field."""
 ACCEPTED: dict[str, Any] = {
-    "spec.automountServiceAccountToken": True,
     "spec.enableServiceLinks": False,
 }
 

@@ -445,7 +445,7 @@ def test_env_files_of_containers_are_not_trusted(tmp_path: Path) -> None:
 def test_tokens(tmp_path: Path) -> None:
     signer = token.Signer(tmp_path / "key", "https://issuer")
     account = ServiceAccount(metadata=meta("default"))
-    text = signer.issue(pod(), account, "", 600, 1000.5, "node")
+    text = signer.sign(account, (), 600, 1000.5, token.Bound("pod", "p", "uid-p", "node"))
     claims = token.Signer(tmp_path / "key", "https://issuer").verify(text, 1300)
     assert claims["sub"] == "system:serviceaccount:ns:default" and claims["exp"] == 1600
     assert claims["kubernetes.io"]["pod"] == {"name": "p", "uid": "uid-p"}
@@ -457,7 +457,7 @@ def test_tokens(tmp_path: Path) -> None:
         ("", 0, ""),
     ):
         with pytest.raises(token.TokenError) as caught:
-            signer.verify(wrong, now, audience)
+            signer.verify(wrong, now, (audience,) if audience else ())
         assert not wrong or wrong not in str(caught.value)
     head, body, signature = text.split(".")
     forged = base64.urlsafe_b64encode(json.dumps(claims | {"sub": "root"}).encode()).decode().rstrip("=")

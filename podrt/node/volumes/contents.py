@@ -66,7 +66,9 @@ class Contents:
             raise Unavailable(f'failed to fetch token: serviceaccounts "{name}" not found')
         seconds = source.expiration_seconds or token.DEFAULT_SECONDS
         context = self._context
-        text = context.signer.issue(pod, account, source.audience, seconds, now, context.node_name)
+        bound = token.Bound("pod", pod.metadata.name, pod.metadata.uid, context.node_name)
+        audiences = (source.audience,) if source.audience else ()
+        text = context.signer.sign(account, audiences, seconds, now, bound)
         self._tokens[key] = _Token(text, token.replace_at(now, now + seconds))
         return text
 

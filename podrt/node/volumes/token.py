@@ -13,14 +13,14 @@ import hashlib
 import hmac
 import os
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from podrt.fsutil import write_atomic
 from podrt.model.configuration import ServiceAccount
-from podrt.model.pod import Pod
 
 DEFAULT_SECONDS = 3600
 KEY_BYTES = 32
@@ -32,6 +32,15 @@ class TokenError(Exception):
     """The text is no token of ours, or no longer valid."""
 
 
+class Bound(NamedTuple):
+    """What a token ends with: a ``pod`` (and the node where it is) or a ``secret``."""
+
+    kind: str
+    name: str
+    uid: str
+    node: str = ""
+
+
 class Signer:
     """Makes and checks tokens. ``issuer`` is the ``iss`` claim, and the audience where none is asked for."""
 
@@ -39,30 +48,38 @@ class Signer:
         self.issuer = issuer
         self._key = _key(key_file)
 
-    def issue(self, pod: Pod, account: ServiceAccount, audience: str, seconds: int, now: float, node: str) -> str:
-        """A token for one Pod; ``seconds`` until it expires."""
-        meta = pod.metadata
+    def sign(
+        self, account: ServiceAccount, audiences: Sequence[str], seconds: int, now: float, bound: Bound | None = None
+    ) -> str:
+        """A token for an account; ``seconds`` until it expires."""
+        meta = account.metadata
+        ours: dict[str, Any] = {
+            "namespace": meta.namespace,
+            "serviceaccount": {"name": meta.name, "uid": meta.uid},
+        }
+        if bound is not None:
+            ours[bound.kind] = {"name": bound.name, "uid": bound.uid}
+            if bound.node:
+                ours["node"] = {"name": bound.node}
         claims = {
-            "aud": [audience or self.issuer],
+            "aud": list(audiences) or [self.issuer],
             "exp": int(now) + seconds,
             "iat": int(now),
             "iss": self.issuer,
             "jti": str(uuid.uuid4()),
-            "kubernetes.io": {
-                "namespace": meta.namespace,
-                "node": {"name": node},
-                "pod": {"name": meta.name, "uid": meta.uid},
-                "serviceaccount": {"name": account.metadata.name, "uid": account.metadata.uid},
-            },
+            "kubernetes.io": ours,
             "nbf": int(now),
-            "sub": f"system:serviceaccount:{meta.namespace}:{account.metadata.name}",
+            "sub": f"system:serviceaccount:{meta.namespace}:{meta.name}",
         }
         head = _encode(msgspec.json.encode({"alg": "HS256", "typ": "JWT"}))
         signed = f"{head}.{_encode(msgspec.json.encode(claims))}"
         return f"{signed}.{_encode(self._sign(signed))}"
 
-    def verify(self, token: str, now: float, audience: str = "") -> dict[str, Any]:
-        """The claims of a valid token. Raises TokenError that says what is wrong, never the token."""
+    def verify(self, token: str, now: float, audiences: Sequence[str] = ()) -> dict[str, Any]:
+        """The claims of a valid token that is for one of ``audiences`` (none: for the API).
+
+        Raises TokenError that says what is wrong, never the token.
+        """
         signed, _, signature = token.rpartition(".")
         try:
             if not hmac.compare_digest(_decode(signature), self._sign(signed)):
@@ -72,7 +89,7 @@ class Signer:
             raise TokenError("not a token") from None
         if not claims["nbf"] <= now < claims["exp"]:
             raise TokenError("the token has expired")
-        if (audience or self.issuer) not in claims["aud"]:
+        if not set(audiences or (self.issuer,)) & set(claims["aud"]):
             raise TokenError("the token is for another audience")
         return claims
 
