@@ -78,7 +78,9 @@ class Tokens:
         namespace, account = ours["namespace"], ours["serviceaccount"]
         groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated")
         pod = ours.get("pod")
-        extra: dict[str, tuple[str, ...]] = {_POD_NAME: (pod["name"],), _POD_UID: (pod["uid"],)} if pod is not None else {}
+        extra: dict[str, tuple[str, ...]] = {}
+        if pod is not None:
+            extra = {_POD_NAME: (pod["name"],), _POD_UID: (pod["uid"],)}
         user = UserInfo(username=claims["sub"], uid=account["uid"], groups=groups, extra=extra)
         good = tuple(one for one in claims["aud"] if one in (spec.audiences or (self._signer.issuer,)))
         return TokenReviewStatus(authenticated=True, user=user, audiences=good)
