@@ -22,8 +22,8 @@ def systemctl(*arguments: str, check: bool = True) -> str:
 
 
 def show(name: str, unit: str = UNIT) -> str:
-    """One property of the unit."""
-    return systemctl("show", "--value", "-p", name, unit)
+    """One property of the unit; a time as ``@`` and seconds."""
+    return systemctl("show", "--timestamp=unix", "--value", "-p", name, unit)
 
 
 class SystemDaemon(Daemon):

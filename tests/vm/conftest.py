@@ -1,4 +1,4 @@
-"""Fixtures of the VM tier: the podrt that systemd runs, and Pods of a test's own on it."""
+"""Fixtures of the VM tier: the podrt that systemd runs, Pods of a test's own on it, whether they ran on undisturbed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ from typing import Any
 import pytest
 
 from tests.framework import probes, system
+from tests.framework.chatter import assert_whole, lines_flow, numbers
 from tests.framework.client import ApiError
 from tests.framework.daemon import eventually
+from tests.framework.pods import restarts, status
+
+Running = dict[str, tuple[str, int]]
+"""Container id and restarts of Pods by name."""
 
 
 class Installed(system.SystemDaemon):
@@ -45,3 +50,16 @@ def installed() -> Iterator[Installed]:
 def cgroup_v2() -> None:
     if not probes.has_cgroup_v2_controller("memory"):
         pytest.skip("this machine lacks: cgroup v2 with its memory controller")
+
+
+def running(daemon: Installed, names: list[str]) -> Running:
+    """Container id and restarts of each."""
+    return {name: (status(daemon.pod(name))["containerID"], restarts(daemon.pod(name))) for name in names}
+
+
+def undisturbed(daemon: Installed, before: Running) -> None:
+    """The same containers as before run, and not one line of theirs is missing or doubled."""
+    assert running(daemon, list(before)) == before
+    lines_flow(daemon, list(before))
+    for name in before:
+        assert_whole(numbers(daemon, name))

@@ -13,8 +13,17 @@ HOST_DIRECTORY = "/var/lib/podrt-test-data"
 SCRIPT = "echo start >>/data/starts; trap 'exit 0' TERM; sleep 100000 & wait"
 """Each start leaves a line in the volume."""
 
-COMES_BACK = ("reboot-always", "reboot-onfailure", "reboot-hostpath", "reboot-two")
+WITH_DATA = ("reboot-always", "reboot-onfailure", "reboot-hostpath", "reboot-claim")
+COMES_BACK = (*WITH_DATA, "reboot-two")
 STAYS_ENDED = {"reboot-done": "Succeeded", "reboot-failed": "Failed"}
+
+
+CLAIM = {
+    "apiVersion": "v1",
+    "kind": "PersistentVolumeClaim",
+    "metadata": {"name": "reboot-claim"},
+    "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "10Mi"}}},
+}
 
 
 def boot_id() -> str:
@@ -31,6 +40,7 @@ def pods() -> list[dict[str, Any]]:
         _with_data("reboot-always", {"emptyDir": {}}, restartPolicy="Always"),
         _with_data("reboot-onfailure", {"emptyDir": {}}, restartPolicy="OnFailure"),
         _with_data("reboot-hostpath", {"hostPath": {"path": HOST_DIRECTORY, "type": "DirectoryOrCreate"}}),
+        _with_data("reboot-claim", {"persistentVolumeClaim": {"claimName": "reboot-claim"}}),
         _with_data("reboot-never", {"emptyDir": {}}, restartPolicy="Never"),
         pod("reboot-two", container("a"), container("b")),
         pod("reboot-done", container(script="exit 0"), restartPolicy="Never"),

@@ -8,28 +8,13 @@ import signal
 import subprocess
 from pathlib import Path
 
-from tests.framework.chatter import assert_whole, chatter, lines_flow, numbers
+from tests.framework.chatter import chatter
 from tests.framework.daemon import eventually
 from tests.framework.images import REPOSITORY
 from tests.framework.patience import scaled
 from tests.framework.pods import container, pod, restarts, status, terminated
 from tests.framework.system import UNIT, show, systemctl
-from tests.vm.conftest import Installed
-
-Running = dict[str, tuple[str, int]]
-
-
-def running(daemon: Installed, names: list[str]) -> Running:
-    """Container id and restarts of each."""
-    return {name: (status(daemon.pod(name))["containerID"], restarts(daemon.pod(name))) for name in names}
-
-
-def undisturbed(daemon: Installed, before: Running) -> None:
-    """The same containers as before run, and not one line of theirs is missing or doubled."""
-    assert running(daemon, list(before)) == before
-    lines_flow(daemon, list(before))
-    for name in before:
-        assert_whole(numbers(daemon, name))
+from tests.vm.conftest import Installed, running, undisturbed
 
 
 def test_the_unit_is_enabled_and_tells_systemd_when_it_is_ready(installed: Installed) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -30,19 +30,24 @@ def test_the_daemon_was_started_at_boot_and_pods_came_back_within_a_minute(
 ) -> None:
     assert show("UnitFileState") == "enabled"
     eventually(installed.ready, 60, "the API answers")
-    ready = time.monotonic()
+    started = []
     for name in reboot.COMES_BACK:
         found = installed.wait_for(name, "Running", 60)
         assert found["metadata"]["uid"] == known["uids"][name]
-        assert all(restarts(found, one["name"]) == 1 for one in found["spec"]["containers"]), found["status"]
-    assert time.monotonic() - ready < scaled(60)
+        for one in found["status"]["containerStatuses"]:
+            assert one["restartCount"] == 1, found["status"]
+            started.append(datetime.fromisoformat(one["state"]["running"]["startedAt"]).timestamp())
+    # systemd heard that the API is up in this second; tests begin later than that, when ssh answers.
+    up = int(show("ActiveEnterTimestamp").removeprefix("@"))
+    print(f"the last Pod started {max(started) - up:.0f} s after the API was up")
+    assert max(started) - up < scaled(60)
 
 
 def test_volumes_are_there(installed: Installed, known: dict[str, Any]) -> None:
-    for name in ("reboot-always", "reboot-onfailure", "reboot-hostpath"):
+    for name in reboot.WITH_DATA:
         installed.wait_for(name, "Running", 60)
         starts = installed.exec(name, "cat", "/data/starts").splitlines()
-        assert starts == ["start", "start"], name
+        assert starts == [*known["starts"][name], "start"], name
 
 
 def test_what_had_ended_stays_ended(installed: Installed, known: dict[str, Any]) -> None:
