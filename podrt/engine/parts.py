@@ -79,7 +79,7 @@ async def connect_port(record: SandboxRecord, port: int) -> tuple[asyncio.Stream
     """TCP to localhost:``port`` of a sandbox. Raises OSError, ConflictError if the sandbox is not ready."""
     if record.phase is not Phase.CREATED:
         raise ConflictError(f"sandbox {record.spec.name} ({record.id[:12]}) is not ready: no port of it can be reached")
-    return await forward.connect_port(record.namespaces.get("net", "/proc/self/ns/net"), port)
+    return await forward.connect_port(record.namespaces.get("net"), port)
 
 
 async def recover_network(machine: Machine, live: set[str]) -> None:

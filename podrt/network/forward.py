@@ -16,8 +16,10 @@ from podrt.linux import namespace
 _TARGETS = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 
 
-def open_socket(netns: Path | str, family: int, kind: int = socket.SOCK_STREAM) -> socket.socket:
-    """A non-blocking socket inside the network namespace pinned at ``netns``."""
+def open_socket(netns: Path | str | None, family: int, kind: int = socket.SOCK_STREAM) -> socket.socket:
+    """A non-blocking socket inside the network namespace pinned at ``netns``; None: the host's own."""
+    if netns is None:
+        return socket.socket(family, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     fd = namespace.open_pinned(netns)
     try:
         made = namespace.in_netns(fd, lambda: socket.socket(family, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK))
@@ -26,8 +28,8 @@ def open_socket(netns: Path | str, family: int, kind: int = socket.SOCK_STREAM) 
     return made
 
 
-async def connect(netns: Path | str, port: int) -> socket.socket:
-    """A connected TCP socket to localhost:``port`` in the namespace: IPv4, then IPv6.
+async def connect(netns: Path | str | None, port: int) -> socket.socket:
+    """A connected TCP socket to localhost:``port`` in the namespace (None: the host's own): IPv4, then IPv6.
 
     Raises OSError of the IPv4 attempt (ECONNREFUSED: nobody listens), FileNotFoundError if the namespace is gone.
     """
@@ -55,7 +57,7 @@ async def connect(netns: Path | str, port: int) -> socket.socket:
     raise OSError(first.errno, f"localhost:{port} in the Pod: {os.strerror(first.errno or 0)}")
 
 
-async def connect_port(netns: Path | str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def connect_port(netns: Path | str | None, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """:func:`connect` as a pair of streams."""
     connection = await connect(netns, port)
     with contextlib.suppress(OSError):
