@@ -204,16 +204,20 @@ class BridgeNetwork:
         routes = [netlink.new_default_route(index, pool.gateway) for pool in self._pools]
         netlink.send([netlink.set_up(1), netlink.set_up(index), *addresses, *routes])
 
-    def detach(self, sandbox_id: str) -> None:
-        """Disconnect a sandbox and give up its addresses and host ports. Nothing if it has none."""
+    def detach(self, *sandbox_ids: str) -> None:
+        """Disconnect sandboxes and give up their addresses and host ports. Nothing of one that has none.
+
+        After an error with several it is open which of them are disconnected.
+        """
         with self._lock:
             if not self._loaded:
                 self._load()  # Not all of set-up: what is there must be removable where nothing new could be made.
-            elements = list(self._ports.of(sandbox_id))
+            elements = [element for sandbox_id in sandbox_ids for element in self._ports.of(sandbox_id)]
         self._remove_elements(elements)
-        self._remove_links([host_ifname(sandbox_id)])
+        self._remove_links([host_ifname(sandbox_id) for sandbox_id in sandbox_ids])
         with self._lock:
-            self._forget(sandbox_id)
+            for sandbox_id in sandbox_ids:
+                self._forget(sandbox_id)
 
     def _detach(self, sandbox_id: str) -> None:
         nft.remove(self._config.nft_table, self._ports.of(sandbox_id))
