@@ -1,8 +1,9 @@
 """The one work queue of all controllers: keys, each at most once in it, with back-off and delays.
 
-A key that failed comes back after 5 ms, doubling to 1000 s; one that asks to be called at a time is called then. One
-task works the queue, so no two syncs ever run at the same time, and between two syncs the event loop turns. The clock
-is given, so that tests run in virtual time.
+A key that failed comes back after 5 ms, doubling to 1000 s; one that asks to be called at a time is called then. A sync
+of many Pods takes its time and is called for by each change of each of them, so after a long one its key rests: changes
+meanwhile are one. One task works the queue, so no two syncs ever run at the same time, and between two syncs the event
+loop turns. The clock is given, so that tests run in virtual time.
 """
 
 from __future__ import annotations
@@ -20,6 +21,14 @@ logger = logging.getLogger(__name__)
 
 BACKOFF_FIRST = 0.005
 BACKOFF_LAST = 1000.0
+LONG = 0.0005
+"""Seconds; a sync that takes longer makes its key rest."""
+REST = 20.0
+"""Times as long as the sync took: at most a twentieth of the machine goes into one key."""
+REST_LAST = 0.1
+"""Seconds; the longest rest."""
+
+_MANY_RESTS = 1000
 
 
 class Key(NamedTuple):
@@ -44,10 +53,18 @@ class WorkQueue:
         self._timers: list[tuple[float, Key]] = []
         self._due: dict[Key, float] = {}
         self._failures: dict[Key, int] = {}
+        self._rests: dict[Key, float] = {}
+        """Until when a key rests."""
         self._wake = asyncio.Event()
 
     def add(self, key: Key) -> None:
         """Call for ``key`` soon. Many calls before that are one."""
+        rest = self._rests.get(key)
+        if rest is not None:
+            if (left := rest - self._clock()) > 0:
+                self.add_after(key, left)
+                return
+            del self._rests[key]
         self._ready[key] = None
         self._wake.set()
 
@@ -71,6 +88,7 @@ class WorkQueue:
         if key is None:
             return False
         del self._ready[key]
+        began = self._clock()
         try:
             again = self._sync(key)
         except PodrtError as error:
@@ -82,9 +100,23 @@ class WorkQueue:
             logger.exception("%s %s/%s: failed; again in %.3f s", key.controller, key.namespace, key.name, delay)
         else:
             self._failures.pop(key, None)
+            self._rest(key, began)
             if again is not None:
                 self.add_after(key, again)
         return True
+
+    def _rest(self, key: Key, began: float) -> None:
+        """Not for what the sync itself asks for: only changes can wait."""
+        now = self._clock()
+        if now - began > LONG:
+            if len(self._rests) > _MANY_RESTS:
+                self._rests = {one: until for one, until in self._rests.items() if until > now}
+            rest = min(REST * (now - began), REST_LAST)
+            self._rests[key] = now + rest
+            if key in self._ready:
+                # By what the sync has written itself.
+                del self._ready[key]
+                self.add_after(key, rest)
 
     def _failed(self, key: Key) -> float:
         """Bring a key back after its back-off, in seconds."""

@@ -193,6 +193,33 @@ def test_the_earliest_time_counts() -> None:
     assert not queue.step()
 
 
+def test_after_a_long_sync_changes_wait_but_what_it_asks_for_does_not() -> None:
+    now, began = [0.0], []
+    more = [0.0, None, None, None]
+
+    def sync(key: Key) -> float | None:
+        began.append(now[0])
+        now[0] += 0.002
+        queue.add(key)  # its own write
+        return more[len(began) - 1]
+
+    queue = WorkQueue(sync, lambda: now[0])
+    key = Key("x", "default", "a")
+    queue.add(key)
+    assert queue.step() and queue.step() and not queue.step()
+    # The second asked for nothing, so its own write waits until the first has rested: twenty times 2 ms, from its end.
+    assert began == pytest.approx([0.0, 0.002]) and queue.next_due() == pytest.approx(0.042 - 0.004)
+    queue.add(key)
+    assert not queue.step()
+    queue.add(Key("x", "default", "other"))
+    assert queue.step()
+    now[0] = 0.0421
+    assert queue.step() and began[-1] == 0.0421
+    now[0] = 10.0
+    queue.add(key)
+    assert queue.step()
+
+
 # The CLI's pure parts
 
 
