@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import cri, report
+from bench import cri, report, workload
 from bench.podman_bench import podman
 from bench.podrt_bench import Podrt
 
@@ -65,6 +65,8 @@ def measure(work: Path, runs: int, batch: int, full: int, with_others: bool = Tr
         results["cpu_ms"] = {"podrt --help": bench.cpu_of("--help"), "podrt get pods": bench.cpu_of("get", "pods")}
         say(f"{batch} Pods at once")
         results["batch"] = bench.at_once(batch)
+        say(f"a Deployment of {2 * batch}")
+        results["scaled"] = workload.scaled(bench, 2 * batch, batch)
         say(f"{full} Pods running")
         # The peak of the batch is still in the heap: what idle Pods add is counted from here.
         before = sum(bench.memory().values())

@@ -38,7 +38,8 @@ class Podrt:
         self.count += count
         return [f"bench-{number}" for number in range(self.count - count, self.count)]
 
-    def _request(self, method: str, path: str, body: Any = None) -> None:
+    def request(self, method: str, path: str, body: Any = None) -> None:
+        """Raises RuntimeError for an answer that is an error."""
         data = None if body is None else json.dumps(body)
         self.connection.request(method, path, body=data, headers={"Content-Type": "application/json"})
         response = self.connection.getresponse()
@@ -52,7 +53,7 @@ class Podrt:
         for name in names:
             body = pod(name)
             sent[name] = time.perf_counter()
-            self._request("POST", PODS, body)
+            self.request("POST", PODS, body)
         self.observer.wait(self.observer.running, names)
         return [(self.observer.running[name] - sent[name]) * 1e3 for name in names]
 
@@ -61,7 +62,7 @@ class Podrt:
         sent = {}
         for name in names:
             sent[name] = time.perf_counter()
-            self._request("DELETE", f"{PODS}/{name}?gracePeriodSeconds=0")
+            self.request("DELETE", f"{PODS}/{name}?gracePeriodSeconds=0")
         self.observer.wait(self.observer.gone, names)
         return [(self.observer.gone[name] - sent[name]) * 1e3 for name in names]
 

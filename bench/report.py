@@ -33,6 +33,10 @@ def targets(results: Results) -> Iterator[tuple[str, float, float, bool]]:
     yield "each idle Pod, MiB", results["memory"]["per_pod"], 0.3, results["memory"]["per_pod"] < 0.3
     ratio = median(results["full"]["create_ms"]) / one
     yield f"create with {results['full']['count']} Pods / with none", ratio, 1.3, ratio <= 1.3
+    scaled = results["scaled"]
+    for way in ("up", "down"):
+        ratio = median(scaled[f"{way}_ms"]) / median(scaled[f"single_{way}_ms"])
+        yield f"scaled {way}: Pod of a Deployment / single", ratio, 1.0, ratio <= 1
     for name, value in results["cpu_ms"].items():
         yield f"CPU of `{name}`, ms", value, 120.0, value < 120
     if isinstance(results["cri"]["containerd"], dict):
@@ -56,6 +60,9 @@ def table(results: Results) -> str:
     row(f"(b) with {full['count']} Pods running", full["create_ms"])
     row(f"(b) each of {batch['count']} at once", batch["create_ms"])
     lines.append(f"{all_of_them:46} {batch['create_all_ms']:8.1f}")
+    for way, done in (("up", "ready"), ("down", "gone")):
+        row(f"(b) Deployment of {results['scaled']['count']} {done}, per Pod", results["scaled"][f"{way}_ms"])
+        row(f"    {results['scaled']['singles']} single Pods at once, per Pod", results["scaled"][f"single_{way}_ms"])
     row("(c) podrt apply, whole process and both running", command["apply_ms"])
     row("    podrt apply, the process alone", command["apply_exit_ms"])
     if isinstance(results["podman"], dict):

@@ -59,6 +59,8 @@ def test_bench_measures_everything(
         assert part in text
     assert len(results["one"]["create_ms"]) == len(results["floor"]["create_ms"]) == 8
     assert len(results["batch"]["create_ms"]) == 8
+    assert [len(results["scaled"][f"{one}up_ms"]) for one in ("", "single_")] == [3, 3]
+    assert min(results["scaled"]["down_ms"]) > 0 and results["scaled"]["count"] == 16
     assert sum(results["memory"]["empty"].values()) < 100, text
     assert results["memory"]["per_pod"] < 0.3, text
     assert len(results["cri"]["podrt"]["RunPodSandbox"]) == 5
