@@ -63,9 +63,10 @@ async def run(machine: Machine, spec: SandboxSpec) -> SandboxStatus:
             stack.step("sandbox.shm", lambda: _unmount_shm(sandbox))
             if spec.ipc != NamespaceMode.NODE:
                 _mount_shm(sandbox)
-            await cgroup_made
+            # Shielded: a caller that gives up must not end the tasks, for their threads go on.
+            await asyncio.shield(cgroup_made)
             machine.warm()
-            pinned = await namespaces_made
+            pinned = await asyncio.shield(namespaces_made)
         except BaseException:
             # What has to be undone is only known when they have ended.
             await _end(namespaces_made, cgroup_made)
@@ -80,7 +81,7 @@ async def run(machine: Machine, spec: SandboxSpec) -> SandboxStatus:
         sandbox.record = _with(sandbox.record, namespaces=pinned, ips=connected.ips if connected else ())
         if spec.pid == NamespaceMode.POD:
             stack.step("sandbox.pause", lambda: kill_pause(machine, sandbox))
-            await _start_pause(machine, sandbox)
+            await undo.finish(_start_pause(machine, sandbox), f"pause process of {record.id[:12]}")
         stack.step("sandbox.ready")
         sandbox.change(Phase.CREATED)
     machine.bus.send(EventKind.SANDBOX_READY, record.id)
