@@ -202,7 +202,7 @@ def _new_record(machine: Machine, sandbox: Sandbox, spec: ContainerSpec) -> Cont
         created_at=time.time(),
         cgroup=f"{sandbox.record.cgroup}/{identity}",
         image_id=image.id,
-        image_ref=image.digests[0] if image.digests else image.id,
+        image_ref=image.digest_for(spec.user_image, spec.image),
         layers=tuple(str(path) for path in machine.images.layers(image)),
         mounted_images={one.destination: machine.images.resolve(one.image).id for one in spec.mounts if one.image},
         command=resolved,

@@ -6,13 +6,15 @@ configuration.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from podrt.errors import ImageError
+from podrt.errors import ImageError, InvalidError
+from podrt.image.reference import parse
 
 _FRACTION = re.compile(r"\.(\d+)")
 
@@ -56,6 +58,18 @@ class Image:
     diff_ids: tuple[str, ...] = ()
     chain_ids: tuple[str, ...] = ()
     """One for each diff id, bottom first, as the configuration has them."""
+
+    def digest_for(self, *references: str) -> str:
+        """``name@digest`` of the first reference whose repository has one, else of any; the id where there is none.
+
+        A reference may be an id, or anything else that is no name."""
+        for reference in references:
+            with contextlib.suppress(InvalidError):
+                name = f"{parse(reference).name}@"
+                for digest in self.digests:
+                    if digest.startswith(name):
+                        return digest
+        return self.digests[0] if self.digests else self.id
 
 
 def parse_config(document: Any, what: str) -> dict[str, Any]:

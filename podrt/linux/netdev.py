@@ -6,11 +6,15 @@ One throw-away thread visits all namespaces in turn and reads /proc/thread-self/
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from podrt.linux import libc, namespace
+
+_LOG = logging.getLogger(__name__)
 
 
 class Interface(NamedTuple):
@@ -30,7 +34,7 @@ class Interface(NamedTuple):
 def counters(paths: Sequence[str]) -> dict[str, tuple[Interface, ...]]:
     """The interfaces of each of the pinned namespaces, in the kernel's order; those that are gone are left out.
 
-    Blocks for as long as it takes. Raises OSError if a namespace can't be entered.
+    Blocks for as long as it takes.
     """
     found: dict[str, tuple[Interface, ...]] = {}
     if not paths:
@@ -47,12 +51,14 @@ def _visit(path: str) -> tuple[Interface, ...]:
     """Enter a namespace, to stay in it, and look around."""
     try:
         fd = namespace.open_pinned(path)
-    except FileNotFoundError:
+        try:
+            libc.setns(fd, libc.CLONE_NEWNET)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        if error.errno != errno.ENOENT:  # else its sandbox is being stopped
+            _LOG.warning("interfaces of %s can't be read: %s", path, error)
         return ()
-    try:
-        libc.setns(fd, libc.CLONE_NEWNET)
-    finally:
-        os.close(fd)
     with open("/proc/thread-self/net/dev", "rb") as file:
         return parse(file.read().decode(errors="replace"))
 

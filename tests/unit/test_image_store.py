@@ -73,6 +73,15 @@ def named(name: str) -> dict[str, Any]:
     return {"annotations": {"org.opencontainers.image.ref.name": name}}
 
 
+def test_the_digest_that_belongs_to_a_name() -> None:
+    digests = tuple(f"{name}@sha256:{'0' * 64}" for name in ("docker.io/library/b", "r.example/a", "r.example/ab"))
+    image = Image(id="sha256:" + "1" * 64, manifest_digest="", digests=digests)
+    assert image.digest_for("r.example/a:1") == digests[1]
+    assert image.digest_for("", image.id, "b") == digests[0]
+    assert image.digest_for("r.example/none") == digests[0]
+    assert Image(id="sha256:1", manifest_digest="").digest_for("b") == "sha256:1"
+
+
 def one_image(pack: Callable[[bytes], bytes] = bytes, *entries: Entry) -> Layout:
     layout = Layout()
     layout.add(layout.image(make_tar(*(entries or (directory("etc"), entry("etc/a", b"1")))), pack=pack), **named(NAME))
