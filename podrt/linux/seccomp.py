@@ -1,7 +1,7 @@
 """Compiled system call filters. The only file that imports pyseccomp; the daemon compiles, the child only loads.
 
-A program is the kernel's ``struct sock_filter`` array as bytes. Compiling takes milliseconds, so results are kept; the
-library is loaded on first use.
+A program is the kernel's ``struct sock_filter`` array as bytes, shortened by :mod:`podrt.linux.seccomp_compact`.
+Compiling takes milliseconds, so results are kept; the library is loaded on first use.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from podrt.errors import InvalidError, UnsupportedError
 from podrt.linux import inroot
 from podrt.linux import seccomp_default as default
+from podrt.linux.seccomp_compact import compact
 from podrt.linux.seccomp_default import Condition
 
 RUNTIME_DEFAULT = "RuntimeDefault"
@@ -139,7 +140,7 @@ def compile_profile(profile: Profile, name: str, capabilities: Collection[str] =
     program = _export(result)
     if default_action >> 16 == 0x0005:
         program = _answer_enosys_beyond(allowed) + program
-    return program
+    return compact(program)
 
 
 def _library() -> Any:
