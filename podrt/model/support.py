@@ -152,7 +152,7 @@ CONTAINER: dict[str, Support] = {
     "volumeMounts[].subPath": YES,
     "volumeMounts[].mountPropagation": YES,
     "volumeMounts[].subPathExpr": YES,
-    "volumeDevices": _no("claims are directories here: give a block device by a hostPath of type BlockDevice"),
+    "volumeDevices": YES,
     "livenessProbe": YES,
     "readinessProbe": YES,
     "startupProbe": YES,
@@ -260,8 +260,9 @@ _NO_DRA = _accepted(_NEVER_SET + "there are no device drivers (DRA) on one machi
 STATUS: dict[str, Support] = {
     **dict.fromkeys((f"status.{name}" for name in PodStatus.__struct_encode_fields__), YES),
     **dict.fromkeys((f"status.containerStatuses[].{name}" for name in ContainerStatus.__struct_encode_fields__), YES),
-    "status.resize": _accepted(
-        _NEVER_SET + "deprecated; the conditions PodResizePending and PodResizeInProgress tell it"
+    "status.resize": Support(
+        State.SUPPORTED,
+        "deprecated: as under a kubelet since 1.33 the conditions PodResizePending and PodResizeInProgress tell it",
     ),
     "status.resourceClaimStatuses": _NO_DRA,
     "status.extendedResourceClaimStatus": _NO_DRA,

@@ -2,8 +2,9 @@
 
 A class of provisioner ``podrt.dev/local`` makes ``<state_dir>/volumes/pvc-<uid>`` for each claim; the class ``local``
 (Delete) is there from the start and is the default. A directory has no size: the capacity is what was asked for, and
-is not enforced. A claim that a Pod uses is kept until the Pod has ended (``pvc-protection``). When a claim goes, its
-volume is deleted with its files, or kept as Released, as ``persistentVolumeReclaimPolicy`` says.
+is not enforced; of mode Block it is a file of that size, used by a loop device. A claim that a Pod uses is kept until
+the Pod has ended (``pvc-protection``). When a claim goes, its volume is deleted with its files, or kept as Released, as
+``persistentVolumeReclaimPolicy`` says.
 
 Everything is derived from the stored objects, so a step that a crash cut off is done at the next start.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -35,6 +37,7 @@ from podrt.model.storage import (
     PersistentVolumeStatus,
     StorageClass,
 )
+from podrt.node.volumes import block
 from podrt.node.volumes.claim import claim_name
 from podrt.node.volumes.directory import remove_tree
 from podrt.store.events import NORMAL, WARNING, EventRecorder, reference
@@ -51,7 +54,7 @@ class Claims:
     """Keeps all claims of this machine. ``start`` first, ``close`` last; works on the event loop's thread."""
 
     def __init__(self, state_dir: Path, registry: Registry, recorder: EventRecorder) -> None:
-        self._root = state_dir / "volumes"
+        self.root = state_dir / "volumes"
         self._registry = registry
         self._store = registry.store
         self._recorder = recorder
@@ -78,6 +81,11 @@ class Claims:
             unsubscribe()
         if self._removals:
             await asyncio.wait(self._removals.values())
+
+    def used_besides(self, pod: Pod, name: str) -> bool:
+        """Whether another Pod than ``pod``, which is about to be gone, uses a claim of its namespace."""
+        claim = self._store.find(PersistentVolumeClaim, pod.metadata.namespace, name)
+        return claim is not None and any(one.metadata.uid != pod.metadata.uid for one in self._users(claim))
 
     def needed(self, namespace: str, name: str) -> None:
         """A Pod is to be started with a claim: WaitForFirstConsumer waits no longer."""
@@ -204,16 +212,20 @@ class Claims:
 
     def _provision(self, claim: PersistentVolumeClaim, storage_class: StorageClass) -> PersistentVolume:
         name = f"pvc-{claim.metadata.uid}"
-        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = self._root / name
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self.root / name
         path.mkdir(exist_ok=True)
         # For whatever user the container has; the parent lets nobody else in.
         path.chmod(0o777)
+        disk: Path | None = None
+        if claim.spec.volume_mode == "Block":
+            disk = block.make_disk(path, math.ceil(parse(claim.spec.resources.requests["storage"]).value))
         metadata = ObjectMeta(name=name, annotations={PROVISIONED_BY: LOCAL_PROVISIONER})
         spec = PersistentVolumeSpec(
             capacity={"storage": claim.spec.resources.requests["storage"]},
             access_modes=claim.spec.access_modes,
-            local=LocalVolumeSource(path=str(path)),
+            local=LocalVolumeSource(path=str(disk or path)),
+            volume_mode=claim.spec.volume_mode,
             claim_ref=_claim_ref(claim),
             persistent_volume_reclaim_policy=storage_class.reclaim_policy or "Delete",
             storage_class_name=storage_class.metadata.name,
@@ -273,6 +285,7 @@ class Claims:
                 self._tell(volume, WARNING, "VolumeFailedDelete", text)
                 return
             try:
+                await asyncio.to_thread(block.release, path / block.DISK, self.root)
                 await asyncio.to_thread(remove_tree, path)
             except OSError as error:
                 self._set_volume_phase(volume, "Failed", f"its files can't be deleted: {error.strerror}")
@@ -290,13 +303,15 @@ class Claims:
         local = volume.spec.local
         if local is None or volume.metadata.annotations.get(PROVISIONED_BY) != LOCAL_PROVISIONER:
             return None
-        path = self._root / volume.metadata.name
-        return path if Path(local.path) == path and path.parent == self._root else None
+        path = self.root / volume.metadata.name
+        return path if Path(local.path) in (path, path / block.DISK) and path.parent == self.root else None
 
 
 def fits(claim: PersistentVolumeClaim, volume: PersistentVolume, class_name: str) -> bool:
     """Whether a free volume is what a claim asks for. Pure."""
     spec = volume.spec
+    if (claim.spec.volume_mode or "Filesystem") != (spec.volume_mode or "Filesystem"):
+        return False
     if claim.spec.volume_name:
         return claim.spec.volume_name == volume.metadata.name
     if spec.storage_class_name != class_name or not set(claim.spec.access_modes) <= set(spec.access_modes):

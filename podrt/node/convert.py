@@ -14,6 +14,7 @@ from podrt.engine import idranges
 from podrt.engine.specs import (
     ContainerSpec,
     ContainerState,
+    Device,
     Mount,
     NamespaceMode,
     PortMapping,
@@ -149,6 +150,7 @@ def container_spec(
     image_id: str,
     environment: Mapping[str, str],
     mounts: Sequence[Mount],
+    devices: Sequence[Device] = (),
     config: Config,
     node_memory: int,
     page_sizes: Sequence[str] = (),
@@ -171,6 +173,7 @@ def container_spec(
         working_dir=container.working_dir,
         env=tuple(environment.items()),
         mounts=tuple(mounts),
+        devices=tuple(devices),
         log_path=f"{container.name}/{start.attempt}.log",
         stdin=container.stdin,
         stdin_once=container.stdin_once,

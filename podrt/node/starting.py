@@ -170,6 +170,7 @@ class Starter:
             image_id=image_id,
             environment=values,
             mounts=await self._volumes.mounts(spec, values, self._extra_mounts(pod, spec, start.attempt)),
+            devices=self._volumes.devices(spec),
             config=context.config,
             node_memory=context.node_memory,
             page_sizes=context.page_sizes(),

@@ -237,6 +237,7 @@ class PodWorker:
     # The end
 
     async def _finish(self, pod: Pod) -> float | None:
+        await self._volumes.detach(pod)
         await asyncio.to_thread(self._remove_files, pod)
         if self._context.remove_pod(pod):
             return None
@@ -252,6 +253,7 @@ class PodWorker:
         """The object is gone already: end everything without grace."""
         for box in self._sandboxes():
             await self._context.engine.remove_sandbox(box.id)
+        await self._volumes.detach(self._last)
         await asyncio.to_thread(self._remove_files, self._last)
 
 

@@ -501,6 +501,12 @@ SECURITY = _simple(
             f"{C0}/securityContext",
             {"seccompProfile": {"type": "Localhost", "localhostProfile": "../x"}},
         ),
+        "device of no claim": (
+            f"{F0}.volumeDevices[0].name",
+            INVALID,
+            f"{C0}/volumeDevices",
+            [{"name": "data", "devicePath": "/dev/x"}],
+        ),
         "proc mount": (f"{F0}.securityContext.procMount", UNSUPPORTED, f"{C0}/securityContext", {"procMount": "None"}),
         "windows options": (
             f"{F0}.securityContext.windowsOptions.runAsUserName",

@@ -95,6 +95,7 @@ def test_memory_is_not_taken_away_that_is_in_use(shared_daemon: Daemon) -> None:
     assert restarts(found) == 0
 
 
+@pytest.mark.fields("status.resize")
 def test_what_does_not_fit_waits_or_is_refused(shared_daemon: Daemon) -> None:
     node = shared_daemon.api("GET", "/api/v1/nodes")["items"][0]
     cores = int(node["status"]["allocatable"]["cpu"])
@@ -106,6 +107,7 @@ def test_what_does_not_fit_waits_or_is_refused(shared_daemon: Daemon) -> None:
     resize(shared_daemon, "box", requests={"cpu": str(cores + 1)})
     found = shared_daemon.wait_for("box", lambda one: bool(condition(one, "PodResizePending")))
     assert condition(found, "PodResizePending")["reason"] == "Infeasible"
+    assert "resize" not in found["status"], "the conditions have taken its place"
     assert status(found)["resources"] == {"requests": {"cpu": "100m"}}
     resize(shared_daemon, "box", requests={"cpu": "500m"})
     found = shared_daemon.wait_for("box", lambda one: condition(one, "PodResizePending").get("reason") == "Deferred")

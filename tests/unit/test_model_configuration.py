@@ -110,9 +110,9 @@ def test_claims(registry: Registry) -> None:
         registry.update(read("PersistentVolumeClaim", spec=CLAIM))
     with pytest.raises(InvalidError, match="spec is immutable after creation"):
         registry.update(read("PersistentVolumeClaim", spec=bigger | {"accessModes": ["ReadOnlyMany"]}))
-    wrong = read("PersistentVolumeClaim", name="y", spec={"accessModes": ["Often"], "volumeMode": "Block"})
+    wrong = read("PersistentVolumeClaim", name="y", spec={"accessModes": ["Often"], "volumeMode": "Raw"})
     message = refused(registry, wrong)
-    for part in ("resources[storage]", 'Unsupported value: "Often"', "volumeMode: Forbidden"):
+    for part in ("resources[storage]", 'Unsupported value: "Often"', "volumeMode: Unsupported value"):
         assert part in message
 
 
@@ -179,3 +179,22 @@ def test_columns(obj: Object, cells: list[Any]) -> None:
 def test_a_config_map_knows_its_bytes() -> None:
     made = read("ConfigMap", data={"a": "ä"}, binaryData={"b": "/w=="})
     assert isinstance(made, ConfigMap) and made.content() == {"a": "ä".encode(), "b": b"\xff"}
+
+
+@pytest.mark.parametrize(
+    ("source", "field"),
+    [
+        ({"local": {"path": "/dev/sdb"}}, ""),
+        ({"local": {"path": "/dev/sdb", "fsType": "ext4"}}, "spec.local.fsType"),
+        ({"hostPath": {"path": "/dev/sdb"}}, "spec.volumeMode"),
+    ],
+)
+def test_block_volumes(registry: Registry, source: dict[str, Any], field: str) -> None:
+    spec = {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "volumeMode": "Block", **source}
+    volume = read("PersistentVolume", name="b", spec=spec)
+    if not field:
+        registry.create(volume)
+        return
+    with pytest.raises(InvalidError) as caught:
+        registry.create(volume)
+    assert [cause.field for cause in caught.value.causes] == [field]

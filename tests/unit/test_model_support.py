@@ -40,7 +40,6 @@ REFUSED: dict[str, Any] = {
     "spec.volumes[].csi": {"driver": "x.y"},
     "spec.containers[].resources.claims": [{"name": "c"}],
     "spec.containers[].resizePolicy": [{"resourceName": "cpu", "restartPolicy": "NotRequired"}],
-    "spec.containers[].volumeDevices": [{"name": "data", "devicePath": "/dev/x"}],
     "spec.containers[].securityContext.seLinuxOptions": SELINUX,
     **{f"spec.volumes[].{name}": {"any": "thing"} for name in REMOVED},
 }

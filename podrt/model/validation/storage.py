@@ -13,6 +13,7 @@ from podrt.model.validation.resources import amount
 from podrt.model.volume import PersistentVolumeClaimSpec
 
 ACCESS_MODES = ("ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")
+MODES = ("Block", "Filesystem")
 POLICIES = ("Delete", "Retain")
 _SOURCES = ("host_path", "local", "nfs")
 
@@ -36,7 +37,7 @@ def claim_spec(causes: Causes, field: str, spec: PersistentVolumeClaimSpec) -> N
     if spec.storage_class_name:
         name = spec.storage_class_name
         causes.check(f"{field}.storageClassName", name, dns_subdomain_errors(name))
-    _block(causes, field, spec.volume_mode)
+    causes.one_of(f"{field}.volumeMode", spec.volume_mode, MODES)
     for name, source in (("dataSource", spec.data_source), ("dataSourceRef", spec.data_source_ref)):
         if source is not None:
             causes.forbidden(f"{field}.{name}", "not supported by podrt: volumes start empty")
@@ -57,12 +58,6 @@ def _storage(causes: Causes, field: str, text: str | None) -> None:
             causes.invalid(field, text, "must be greater than zero")
     except QuantityError:
         pass
-
-
-def _block(causes: Causes, field: str, mode: str | None) -> None:
-    causes.one_of(f"{field}.volumeMode", mode, ("Block", "Filesystem"))
-    if mode == "Block":
-        causes.forbidden(f"{field}.volumeMode", "not supported by podrt: local volumes are directories")
 
 
 def claim_update(causes: Causes, new: PersistentVolumeClaim, old: PersistentVolumeClaim) -> None:
@@ -92,7 +87,11 @@ def volume(value: PersistentVolume) -> Causes:
     if not spec.access_modes:
         causes.required("spec.accessModes")
     _access_modes(causes, "spec", spec.access_modes)
-    _block(causes, "spec", spec.volume_mode)
+    causes.one_of("spec.volumeMode", spec.volume_mode, MODES)
+    if spec.volume_mode == "Block" and spec.local is None:
+        causes.forbidden("spec.volumeMode", "not supported by podrt: only of local volumes, not of hostPath and nfs")
+    if spec.volume_mode == "Block" and spec.local is not None and spec.local.fs_type is not None:
+        causes.invalid("spec.local.fsType", spec.local.fs_type, "may not specify fsType when volumeMode is Block")
     causes.one_of("spec.persistentVolumeReclaimPolicy", spec.persistent_volume_reclaim_policy, POLICIES, required=True)
     given = [name for name in _SOURCES if getattr(spec, name) is not None]
     if len(given) != 1:

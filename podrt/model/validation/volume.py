@@ -232,13 +232,22 @@ def mounts(causes: Causes, field: str, container: Container, known: dict[str, Vo
     devices: set[str] = set()
     for index, device in enumerate(container.volume_devices):
         where = f"{field}.volumeDevices[{index}]"
-        if device.name not in known:
+        volume = known.get(device.name)
+        if volume is None:
             causes.not_found(f"{where}.name", device.name)
+        elif volume.persistent_volume_claim is None and volume.ephemeral is None:
+            text = "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode"
+            causes.invalid(f"{where}.name", device.name, text)
+        if any(mount.name == device.name for mount in container.volume_mounts):
+            causes.invalid(f"{where}.name", device.name, "must not already exist in volumeMounts")
         if not device.device_path:
             causes.required(f"{where}.devicePath")
+        elif ".." in device.device_path.split("/"):
+            causes.invalid(f"{where}.devicePath", device.device_path, "must not contain '..'")
         elif device.device_path in devices or device.device_path in paths:
             causes.invalid(f"{where}.devicePath", device.device_path, "must be unique")
         devices.add(device.device_path)
+        no_zero(causes, f"{where}.devicePath", device.device_path)
 
 
 def _mount_options(causes: Causes, field: str, mount: VolumeMount, container: Container) -> None:

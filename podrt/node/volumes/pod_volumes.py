@@ -10,6 +10,7 @@ all else is quick and runs on the event loop. Images are pulled by the container
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import time
@@ -18,9 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from podrt.engine import threads
-from podrt.engine.specs import Mount, Propagation
+from podrt.engine.specs import Device, Mount, Propagation
 from podrt.errors import AlreadyExistsError, InvalidError, PodrtError
-from podrt.linux.mount_table import mount_points
 from podrt.model.configuration import ConfigMap, Secret
 from podrt.model.container import Container, VolumeMount
 from podrt.model.kinds import Object
@@ -32,6 +32,7 @@ from podrt.model.volume import HostPathVolumeSource, ProjectedVolumeSource, Volu
 from podrt.node import storage
 from podrt.node.volumes import (
     atomic,
+    block,
     claim,
     empty_dir,
     host_path,
@@ -39,6 +40,7 @@ from podrt.node.volumes import (
     nfs,
     ownership,
     projected,
+    propagation,
     subpath,
 )
 from podrt.node.volumes.contents import Contents
@@ -51,10 +53,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_PROPAGATION = {
-    "HostToContainer": Propagation.HOST_TO_CONTAINER,
-    "Bidirectional": Propagation.BIDIRECTIONAL,
-}
 FILE_KINDS = ("config_map", "secret", "downward_api", "projected")
 
 
@@ -64,6 +62,7 @@ class Prepared(NamedTuple):
     path: Path
     read_only: bool = False
     idmap: bool = True
+    block: bool = False
 
 
 class PodVolumes:
@@ -146,6 +145,9 @@ class PodVolumes:
             path = await nfs.set_up(bound.nfs, place, bound.volume.spec.mount_options)
             return Prepared(path, bound.read_only or bound.nfs.read_only, idmap=False)
         path = Path(bound.path)
+        if bound.volume.spec.volume_mode == "Block":
+            node = await asyncio.to_thread(block.device, path, self._context.claims.root)
+            return Prepared(node, bound.read_only, block=True)
         if not path.is_dir():
             raise Unavailable(f"{path} of persistentvolume {bound.volume.metadata.name} is no directory on this host")
         if not bound.read_only:
@@ -282,23 +284,51 @@ class PodVolumes:
 
     async def _mount(self, one: VolumeMount, container: Container, environment: Mapping[str, str]) -> Mount:
         volume = self._ready[one.name]
+        if volume.block:
+            raise InvalidError(f"volume {one.name} has volumeMode Block, but is specified in volumeMounts")
         part = subpath.wanted(one, environment, container.name)
         source = str(volume.path)
         if part:
             fd = await self._part(volume, one.name, part, container.name)
             self._held.setdefault(container.name, []).append(fd)
             source = f"/proc/self/fd/{fd}"
-        propagation = _PROPAGATION.get(one.mount_propagation or "", Propagation.PRIVATE)
-        if propagation is not Propagation.PRIVATE:
-            await threads.patiently(lambda: _check_shared(volume.path, propagation, container.name), str(volume.path))
+        spread = propagation.wanted(one)
+        if spread is not Propagation.PRIVATE:
+            look = functools.partial(propagation.check_shared, volume.path, spread, container.name)
+            await threads.patiently(look, str(volume.path))
         return Mount(
             source=source,
             destination=one.mount_path,
             read_only=one.read_only or volume.read_only,
             recursive_read_only=one.recursive_read_only in ("Enabled", "IfPossible"),
-            propagation=propagation,
+            propagation=spread,
             idmap=volume.idmap,
         )
+
+    def devices(self, container: Container) -> list[Device]:
+        """The container's volumeDevices. Raises InvalidError for a volume of files."""
+        found = []
+        for one in container.volume_devices:
+            volume = self._ready[one.name]
+            if not volume.block:
+                raise InvalidError(f"volume {one.name} has volumeMode Filesystem, but is specified in volumeDevices")
+            permissions = "rm" if volume.read_only else "rwm"
+            found.append(Device(host_path=str(volume.path), container_path=one.device_path, permissions=permissions))
+        return found
+
+    async def detach(self, pod: Pod) -> None:
+        """The Pod is about to be gone: give back devices that no other Pod uses. Raises OSError."""
+        claims = self._context.claims
+        for name, volume in ((one.name, one) for one in pod.spec.volumes if claim.claim_name(pod, one)):
+            if claims.used_besides(pod, claim.claim_name(pod, volume)):
+                continue
+            try:
+                bound = claim.find(self._context.store, pod, volume)
+            except Unavailable as error:
+                logger.debug("pod %s: volume %s: %s", pod.metadata.name, name, error)
+                continue
+            if bound.volume.spec.volume_mode == "Block":
+                await asyncio.to_thread(block.release, Path(bound.path), claims.root)
 
     async def _part(self, volume: Prepared, name: str, part: str, container: str) -> int:
         """A descriptor of a subPath. Raises InvalidError."""
@@ -356,19 +386,6 @@ def _mount_unswapped(path: Path) -> None:
 def _in_memory(volume: Volume) -> bool:
     projection: ProjectedVolumeSource | None = volume.projected
     return volume.secret is not None or (projection is not None and projected.holds_secrets(projection))
-
-
-def _check_shared(path: Path, propagation: Propagation, container: str) -> None:
-    """Mounts only travel between peers: a private source would make nothing of the wish, in silence."""
-    real = os.path.realpath(path)
-    holders = [point for point in mount_points() if real == point.path or real.startswith(point.path.rstrip("/") + "/")]
-    point = max(holders, key=lambda one: (len(one.path), one.id))
-    if not point.shared:
-        kind = "shared" if propagation is Propagation.BIDIRECTIONAL else "shared or slave"
-        raise InvalidError(
-            f'container "{container}": path "{path}" is mounted on "{point.path}" but it is not a {kind} mount; '
-            f"make it one with: mount --make-rshared {point.path}"
-        )
 
 
 async def _look(source: HostPathVolumeSource) -> Path:
