@@ -246,6 +246,9 @@ def test_a_container_outlives_its_image(images: Images, source: Source, shared_d
     box = images.cri.run_sandbox(pod)
     unit = images.cri.run(box, pod, container(image=identity))
     assert images.cri.status(unit).image_id == identity
+    (digest,) = images.status(BOX).repo_digests
+    by_digest = images.cri.status(images.cri.create(box, pod, container("digest", image=digest)))
+    assert (by_digest.image_id, by_digest.image_ref) == (identity, digest)
     images.remove(BOX)
     assert images.status(BOX) is None and identity not in images.list()
     with refused("NOT_FOUND"):

@@ -11,9 +11,10 @@ import pytest
 
 from podrt.errors import InvalidError
 from podrt.image.reference import parse
-from podrt.image.registry_auth import ANONYMOUS, Credential, credentials, from_document
+from podrt.image.registry_auth import ANONYMOUS, Credential, Login, credentials, from_document
 from podrt.image.registry_config import Endpoint, endpoints, is_local, is_loopback
 from podrt.image.registry_http import proxy_for
+from podrt.image.registry_transport import Settings, Transport
 
 
 def write(root: Path, domain: str, text: str) -> None:
@@ -218,3 +219,30 @@ def test_proxies_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert proxy_for("https://inside.example/v2") == (None, None)
     assert proxy_for("https://127.0.0.1:5000/v2") == (None, None)
     assert proxy_for("http://registry.example/v2") == (None, None)
+
+
+SECRET = Credential("alice", "p")
+
+
+@pytest.mark.parametrize(
+    ("server", "mirror", "own"),
+    [
+        ("", [ANONYMOUS], [SECRET]),
+        ("r.example", [ANONYMOUS], [SECRET]),
+        ("https://r.example/v2/", [ANONYMOUS], [SECRET]),
+        ("mirror:5000", [SECRET], [ANONYMOUS]),
+        ("other.example", [ANONYMOUS], [ANONYMOUS]),
+    ],
+)
+async def test_a_login_goes_to_one_server_and_is_alone_there(
+    tmp_path: Path, server: str, mirror: list[Credential], own: list[Credential]
+) -> None:
+    write(tmp_path, "r.example", '[host."http://mirror:5000"]')
+    transport = Transport(Settings(tmp_path, ()))
+    found = await transport.repositories("r.example/a/b", "pull", login=Login(SECRET, server))
+    assert [one._credentials for one in found] == [mirror, own]
+
+
+def test_a_login_for_docker_hub() -> None:
+    assert Login(SECRET, "https://index.docker.io/v1/").fits("docker.io")
+    assert not Login(SECRET, "https://index.docker.io/v1/").fits("registry.example")

@@ -15,8 +15,16 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from podrt.errors import ExhaustedError, ForbiddenError, ImageError, NotFoundError, UnavailableError
+from podrt.errors import (
+    ExhaustedError,
+    ForbiddenError,
+    ImageError,
+    NotFoundError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from podrt.image import manifest as manifests
+from podrt.image.registry_auth import Credential, Login
 from podrt.image.registry_pull import Puller
 from podrt.image.registry_transport import Settings, Transport
 from podrt.image.service import ImageStore
@@ -465,3 +473,22 @@ async def test_through_a_proxy(setup: Setup, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.delenv("NO_PROXY", raising=False)
         assert (await setup.pull("far.example/test")).size == 10
     assert len(seen) == 3 and set(seen) == {"Basic dXNlcjpwYXNz"}
+
+
+async def test_a_token_that_the_caller_has_already(setup: Setup) -> None:
+    """``registry_token`` of the CRI: nobody is asked for another, and none is tried where it is refused."""
+    offer(setup.registry, layer("a"))
+    served = setup.registry.manifests["latest"]
+
+    async def guarded(request: web.Request) -> web.Response:
+        if request.headers.get("Authorization") == "Bearer given":
+            return web.Response(body=served[1], headers={"Content-Type": served[0]})
+        challenge = f'Bearer realm="http://{setup.address}/token",service="test"'
+        return web.json_response({}, status=401, headers={"WWW-Authenticate": challenge})
+
+    setup.registry.overrides["manifests/latest"] = guarded
+    with pytest.raises(UnauthenticatedError):
+        await setup.pull(login=Login(Credential(registry_token="stale")))
+    assert not [path for path, _ in setup.registry.requests if path == "/token"]
+    image = await setup.pull(login=Login(Credential(registry_token="given")))
+    assert image.names == (f"{setup.address}/test:latest",)
