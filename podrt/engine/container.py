@@ -186,7 +186,7 @@ def _check_ready(sandbox: Sandbox, spec: ContainerSpec) -> None:
 def _new_record(machine: Machine, sandbox: Sandbox, spec: ContainerSpec) -> ContainerRecord:
     image = machine.images.resolve(spec.image)
     shared = sandbox.record.spec
-    hostname = "" if shared.network == NamespaceMode.NODE else shared.hostname
+    hostname = shared.hostname if shared.network != NamespaceMode.NODE and shared.hostname else os.uname().nodename
     resolved = command.resolve(spec, image.config, hostname)
     if spec.resources.unified and machine.cgroups.hierarchies.mode != "v2":
         names = ", ".join(spec.resources.unified)

@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from podrt.engine import command, launch, namespaces, parts, threads, undo
+from podrt.engine import command, launch, namespaces, parts, sandbox_files, threads, undo
 from podrt.engine import container as containers
 from podrt.engine.records import Phase, Process, SandboxRecord
 from podrt.engine.records import save as save_record
@@ -30,10 +30,8 @@ from podrt.engine.specs import EventKind, NamespaceMode, Resources, SandboxSpec,
 from podrt.engine.state import Machine, Sandbox, closing, remove_directory
 from podrt.engine.undo import UndoStack
 from podrt.errors import Cause, InvalidError, UnavailableError
-from podrt.linux import libc
 from podrt.linux import mount as ops
-from podrt.network import files
-from podrt.network.types import Attachment, Dns
+from podrt.network.types import Attachment
 
 log = logging.getLogger(__name__)
 
@@ -60,9 +58,9 @@ async def run(machine: Machine, spec: SandboxSpec) -> SandboxStatus:
             await asyncio.sleep(0)  # it begins before the work here does
             stack.step("sandbox.cgroup", lambda: _remove_cgroup(machine, sandbox))
             cgroup_made = asyncio.create_task(asyncio.to_thread(_make_cgroup, machine, sandbox))
-            stack.step("sandbox.shm", lambda: _unmount_shm(sandbox))
+            stack.step("sandbox.shm", lambda: sandbox_files.unmount_shm(sandbox))
             if spec.ipc != NamespaceMode.NODE:
-                _mount_shm(sandbox)
+                sandbox_files.mount_shm(sandbox)
             # Shielded: a caller that gives up must not end the tasks, for their threads go on.
             await asyncio.shield(cgroup_made)
             machine.warm()
@@ -77,7 +75,7 @@ async def run(machine: Machine, spec: SandboxSpec) -> SandboxStatus:
             attaching = parts.attach(machine, record, pinned["net"])
             connected = await undo.finish(attaching, f"attach {record.id[:12]}")
         stack.step("sandbox.files")
-        _write_files(machine, sandbox, connected)
+        sandbox_files.write(sandbox, connected)
         sandbox.record = _with(sandbox.record, namespaces=pinned, ips=connected.ips if connected else ())
         if spec.pid == NamespaceMode.POD:
             stack.step("sandbox.pause", lambda: kill_pause(machine, sandbox))
@@ -128,7 +126,7 @@ async def tear_down(machine: Machine, sandbox: Sandbox) -> None:
     steps: tuple[tuple[str, Callable[[], Awaitable[None] | None]], ...] = (
         ("processes", lambda: _kill(machine, sandbox)),
         ("containers", lambda: _remove_containers(machine, sandbox)),
-        ("shm", lambda: _unmount_shm(sandbox)),
+        ("shm", lambda: sandbox_files.unmount_shm(sandbox)),
         ("cgroup", lambda: _remove_cgroup(machine, sandbox)),
         ("network", lambda: network),
         ("namespaces", lambda: _unpin(machine, sandbox.record)),
@@ -319,51 +317,6 @@ async def _remove_cgroup(machine: Machine, sandbox: Sandbox) -> None:
         await asyncio.to_thread(machine.cgroups.remove, path)
 
 
-def _mount_shm(sandbox: Sandbox) -> None:
-    spec = sandbox.record.spec
-    sandbox.shm.mkdir(mode=0o700)
-    owner = f",uid={launch.outside(spec.uid_maps, 0)},gid={launch.outside(spec.gid_maps, 0)}" if spec.uid_maps else ""
-    flags = libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
-    libc.mount("shm", str(sandbox.shm), "tmpfs", flags, f"mode=1777,size={spec.shm_size}{owner}")
-
-
-def _unmount_shm(sandbox: Sandbox) -> None:
-    try:
-        libc.umount2(str(sandbox.shm), libc.MNT_DETACH | libc.UMOUNT_NOFOLLOW)
-    except OSError as error:
-        if error.errno not in parts.NOT_MOUNTED:
-            raise
-
-
-def _write_files(machine: Machine, sandbox: Sandbox, connected: Attachment | None) -> None:
-    """hosts, hostname and resolv.conf, shared by the containers and owned by their root. Where the spec says nothing of
-    DNS, the network's word counts before the host's."""
-    spec = sandbox.record.spec
-    own = spec.network != NamespaceMode.NODE
-    hostname = spec.hostname if own and spec.hostname else os.uname().nodename
-    ips = connected.ips if connected is not None else ()
-    dns = Dns(spec.dns_servers, spec.dns_searches, spec.dns_options)
-    if connected is not None and not any(dns):
-        dns = connected.dns
-    contents = {
-        "hostname": f"{hostname}\n",
-        "hosts": files.hosts(ips, hostname) if own else parts.host_text("/etc/hosts"),
-        "resolv.conf": files.resolv_conf(*dns, parts.host_text("/etc/resolv.conf")),
-    }
-    uid, gid = launch.outside(spec.uid_maps, 0), launch.outside(spec.gid_maps, 0)
-    sandbox.files.mkdir(mode=0o700)
-    for name, text in contents.items():
-        path = sandbox.files / name
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-        try:
-            os.write(fd, text.encode())
-            os.fchmod(fd, 0o644)
-            if uid or gid:
-                os.fchown(fd, uid, gid)
-        finally:
-            os.close(fd)
-
-
 def pause_cgroup(record: SandboxRecord) -> str:
     """Beside the containers': on cgroup v2 a cgroup with children holds no process itself."""
     return f"{record.cgroup}/{record.id}"
@@ -398,6 +351,12 @@ async def kill_pause(machine: Machine, sandbox: Sandbox) -> None:
 
 async def _stop(machine: Machine, sandbox: Sandbox) -> None:
     await asyncio.gather(_kill(machine, sandbox), _detach(machine, sandbox))
+    if sandbox.record.spec.owner:
+        # A kubelet removes what it has stopped much later, or when it runs short of disk; and before that the cgroup
+        # that it gave, which must be empty then.
+        sandbox_files.unmount_shm(sandbox)
+        await _remove_cgroup(machine, sandbox)
+        _unpin(machine, sandbox.record)
 
 
 async def _kill(machine: Machine, sandbox: Sandbox) -> None:

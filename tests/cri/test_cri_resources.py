@@ -74,10 +74,18 @@ def test_a_kubelet_s_cgroup_stays_the_kubelet_s(cri: CriClient, shared_daemon: D
     )
     assert limit(f"{parent}/{box}", "memory.limit_in_bytes", "memory.max") == unlimited
     shared_daemon.restart()
-    cri.remove_sandbox(box)
+    cri.stop_sandbox(box)
     assert {directory: directory.stat().st_ino for directory in directories(parent)} == before
+    # A kubelet removes the cgroup when all has stopped, and the sandbox when it comes to it.
     for directory in directories(parent):
         assert [entry.name for entry in os.scandir(directory) if entry.is_dir()] == []
+    assert list(shared_daemon.config.netns_dir.iterdir()) == []
+    cri.stop_sandbox(box)
+    shared_daemon.restart()
+    assert cri.sandbox_status(box).state == api.SANDBOX_NOTREADY
+    assert cri.status(unit).exit_code == 137
+    cri.remove_sandbox(box)
+    assert {directory: directory.stat().st_ino for directory in directories(parent)} == before
 
 
 def test_two_attempts_of_one_pod_side_by_side(cri: CriClient, parent: str) -> None:
