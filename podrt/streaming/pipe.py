@@ -8,7 +8,6 @@ waits nothing is read, so it is the kernel that is asked whether the peer has go
 from __future__ import annotations
 
 import asyncio
-import collections
 import contextlib
 import select
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ class Pipe:
     def __init__(self, transport: asyncio.BaseTransport | None = None) -> None:
         """``transport`` is the connection that the writer reads."""
         self._transport = transport
-        self._chunks: collections.deque[bytes] = collections.deque()
+        self._chunks: list[bytes] = []
         self._size = 0
         self._ended = False
         self._dropping = False
@@ -53,16 +52,16 @@ class Pipe:
         _wake(self._filled)
 
     async def get(self) -> bytes:
-        """The next bytes; empty at the end."""
+        """All that is there, or the next bytes; empty at the end."""
         while not self._chunks:
             if self._ended:
                 return b""
             self._filled = asyncio.get_running_loop().create_future()
             await self._filled
-        data = self._chunks.popleft()
-        self._size -= len(data)
-        if self._size <= LIMIT // 2:
-            _wake(self._room)
+        data = b"".join(self._chunks) if len(self._chunks) > 1 else self._chunks[0]
+        self._chunks.clear()
+        self._size = 0
+        _wake(self._room)
         return data
 
     def drop(self) -> None:
@@ -82,7 +81,8 @@ def _wake(future: asyncio.Future[None] | None) -> None:
 def _watched(transport: asyncio.BaseTransport | None, waiting: asyncio.Future[None]) -> Iterator[None]:
     """Let ``waiting`` fail once the peer has closed the connection, which is seen although nothing is read.
 
-    An epoll(7) of its own asks for EPOLLRDHUP alone: the loop's would report the bytes that wait to be read.
+    An epoll(7) of its own asks for EPOLLRDHUP alone: the loop's would report the bytes that wait to be read. TCP keeps
+    the end of a connection behind bytes for which there is no room, but answers our next ping with a reset.
     """
     loop = asyncio.get_running_loop()
     connection = transport.get_extra_info("socket") if transport is not None else None
