@@ -30,7 +30,7 @@ docs: ## write docs/pod-api.md anew from the code and the tests
 	@packaging/setup
 	@$(BIN)/python docs/generate
 
-test: ## check, then the root tier on the real kernel (sudo)
+test: ## check, then the root tier and the CRI tier on the real kernel (sudo)
 	@packaging/setup dev
 	@packaging/check --no-unit
 	@packaging/test
