@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import json
 import time
 from collections.abc import Collection
@@ -117,11 +118,8 @@ class ImageService:
             return None
 
     def _remove(self, image: Image) -> None:
-        self._images.collect_retired()
-        try:
+        with contextlib.suppress(NotFoundError):  # another call was faster
             self._images.retire(image.id)
-        except NotFoundError:
-            return  # another call was faster
 
     def _used_by_others(self) -> set[str]:
         """Ids of the images that Pods of the API hold."""

@@ -190,7 +190,8 @@ class Catalog:
             self._held.setdefault(image_id, set()).add(owner)
             self._index.touch(image_id)
 
-    def release(self, image_id: str, owner: str) -> None:
+    def release(self, image_id: str, owner: str) -> bool:
+        """Whether the image was retired and is held by nobody now."""
         with self.lock:
             owners = self._held.get(image_id)
             if owners is not None:
@@ -198,6 +199,7 @@ class Catalog:
                 self._index.touch(image_id)
                 if not owners:
                     del self._held[image_id]
+            return image_id in self._retired and not owners
 
     def holders(self, image_id: str) -> builtins.list[str]:
         with self.lock:

@@ -4,8 +4,8 @@ Above the high threshold of the file system's use, images are removed, the least
 below the low one. Never removed: what a container uses, what is pinned (by a pattern of the configuration: images that
 no registry can give back), and what came or was used in the last minutes, as a Pod may be about to start with it.
 
-Where a kubelet is served it does this itself, and ``high`` is 100. What always goes is what was retired (removed while
-a container used it) and is unused by now.
+Where a kubelet is served it does this itself, and ``high`` is 100. What always goes are images that were retired
+(removed while a container used them) and lost their containers while no daemon ran.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ import contextlib
 import errno
 import functools
 import io
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
@@ -340,7 +341,7 @@ class ImageStore:
     def retire(self, reference: str) -> None:
         """Remove an image with all its names at once, as the CRI has it.
 
-        What containers hold of it stays on disk, found by nobody else, until :meth:`collect_retired`. Raises
+        What containers hold of it stays on disk, found by nobody else, until the last has released it. Raises
         NotFoundError, ConflictError (an id that fits several), InvalidError.
         """
         with self._catalog.lock:
@@ -352,9 +353,10 @@ class ImageStore:
         self._staging.empty_trash()
 
     def collect_retired(self) -> int:
-        """Remove the retired images that no container holds any more; returns the bytes freed.
+        """Remove the retired images that no container holds; returns the bytes freed.
 
-        Not before containers that still run hold theirs again (recovery).
+        After a start there may be some whose containers are gone. Not to be called before those that still run hold
+        theirs again (recovery).
         """
         freed = 0
         with self._catalog.lock:
@@ -385,8 +387,9 @@ class ImageStore:
         self._catalog.hold(image_id, owner)
 
     def release(self, image_id: str, owner: str) -> None:
-        """Undo ``hold``; nothing happens if there was none."""
-        self._catalog.release(image_id, owner)
+        """Undo ``hold``; nothing happens if there was none. The last one takes a retired image along, in a thread."""
+        if self._catalog.release(image_id, owner):
+            threading.Thread(target=self.collect_retired, name="podrt-retired", daemon=True).start()
 
     # Inside
 

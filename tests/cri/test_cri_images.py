@@ -261,8 +261,6 @@ def test_a_container_outlives_its_image(images: Images, source: Source, shared_d
     before = len(list(layers.iterdir()))
     images.cri.stop_sandbox(box)
     images.cri.remove_sandbox(box)
-    images.pull(TREE)
-    images.remove(TREE)
     eventually(lambda: len(list(layers.iterdir())) < before, what="its layers are gone")
     assert images.pull(BOX) == identity and images.status(BOX).repo_tags == [BOX]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from podrt.errors import NotFoundError
 from podrt.image.collect import Disk, ImageCollector
 from podrt.image.service import ImageStore
+from tests.framework.patience import scaled
 from tests.unit.test_image_collect import add
 from tests.unit.test_image_store import Layout, named
 from tests.unit.test_image_unpack import entry, make_tar
@@ -20,6 +22,13 @@ def store(tmp_path: Path) -> Iterator[ImageStore]:
     made = ImageStore(tmp_path / "store")
     yield made
     made.close()
+
+
+def gone(layer: Path) -> None:
+    deadline = time.monotonic() + scaled(10)
+    while layer.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_all_names_of_an_unused_image_go(store: ImageStore) -> None:
@@ -43,8 +52,13 @@ def test_a_used_image_keeps_its_layers_and_nothing_else_finds_it(store: ImageSto
             store.resolve(reference)
     assert store.collect_retired() == 0 and layer.exists()
     assert store.prune(all=True).bytes_reclaimed == 0 and layer.exists()
+    store.hold(image.id, "second")
     store.release(image.id, "container")
-    assert store.collect_retired() > 0 and not layer.exists() and not list(store.blobs.digests())
+    assert store.collect_retired() == 0 and layer.exists()
+    store.release(image.id, "second")
+    gone(layer)
+    assert store.collect_retired() == 0, "it has the lock, so all of it is gone"
+    assert not list(store.blobs.digests())
 
 
 def test_it_outlives_a_restart_until_it_is_held_no_more(tmp_path: Path) -> None:
@@ -60,10 +74,11 @@ def test_it_outlives_a_restart_until_it_is_held_no_more(tmp_path: Path) -> None:
     collector = ImageCollector(again, 100, 80)
     collector.collect(Disk(1000, 900))
     assert layer.exists()
-    again.release(image.id, "container")
-    collector.collect(Disk(1000, 900))
-    assert not layer.exists()
     again.close()
+    third = ImageStore(store.root)
+    ImageCollector(third, 100, 80).collect(Disk(1000, 900))
+    assert not layer.exists(), "its container went while no daemon ran"
+    third.close()
 
 
 def test_the_same_content_again_is_an_image_again(store: ImageStore) -> None:
