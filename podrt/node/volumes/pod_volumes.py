@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from podrt.engine import threads
+from podrt.engine import threads, trees
 from podrt.engine.specs import Device, Mount, Propagation
 from podrt.errors import AlreadyExistsError, InvalidError, PodrtError
 from podrt.model.configuration import ConfigMap, Secret
@@ -294,7 +294,7 @@ class PodVolumes:
             source = f"/proc/self/fd/{fd}"
         spread = propagation.wanted(one)
         if spread is not Propagation.PRIVATE:
-            look = functools.partial(propagation.check_shared, volume.path, spread, container.name)
+            look = functools.partial(trees.check_spreads, container.name, volume.path, spread)
             await threads.patiently(look, str(volume.path))
         return Mount(
             source=source,
