@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from podrt.engine.specs import (
     SandboxStatus,
 )
 from podrt.errors import InvalidError
+from podrt.image.reference import parse as parse_reference
 
 _STATES = {
     ContainerState.CREATED: api.CONTAINER_CREATED,
@@ -238,6 +240,7 @@ def signal_number(text: str) -> api.Signal.ValueType:
 def image_name(names: Sequence[str], status: ContainerStatus) -> str:
     """``status.spec.image`` for an image without a name."""
     for wanted in (status.spec.user_image, status.spec.image):
-        if wanted in names:
-            return wanted
+        with contextlib.suppress(InvalidError):
+            if wanted and (full := str(parse_reference(wanted))) in names:
+                return full
     return names[0] if names else status.spec.image
