@@ -209,8 +209,10 @@ class CniNetwork:
 
     def _load(self) -> None:
         self._records.load()
-        if ids := self._records.ids():
-            strays = cni_plugin.end_strays(ids)
+        ids = self._records.ids()
+        added = {one for one in ids if (record := self._records.get(one)) is not None and record.result is not None}
+        if ids:
+            strays = cni_plugin.end_strays(ids - added, added)
             if strays:
                 log.warning("ended CNI plugins that an earlier daemon had started: %s", ", ".join(map(str, strays)))
 

@@ -136,11 +136,13 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         await asyncio.wait_for(process.wait(), 5)
 
 
-def end_strays(containers: Collection[str]) -> list[int]:
-    """Kill plugins that an earlier daemon has started for ``containers`` and not seen the end of: they would go on
-    connecting what is about to be disconnected. Blocks until they are gone, at most 5 seconds each. Returns their pids.
+def end_strays(adding: Collection[str], added: Collection[str]) -> list[int]:
+    """Kill plugins that an earlier daemon has started and not seen the end of: they would go on connecting what is
+    about to be disconnected. Blocks until they are gone, at most 5 seconds each. Returns their pids.
 
-    They are told by their environment, which plugins also hand to the programs that they run.
+    They are told by their environment, which plugins also hand to the programs that they run: the container, and ADD
+    for those of ``adding``, anything else for those of ``added``, too. What was started by an ADD that has ended is a
+    helper that the plugin has left to run.
     """
     found = []
     for pid in _processes():
@@ -148,7 +150,9 @@ def end_strays(containers: Collection[str]) -> list[int]:
         with contextlib.suppress(OSError), ProcessHandle.open(pid) as handle:
             data = Path(f"/proc/{pid}/environ").read_bytes()
             variables = dict(pair.partition(b"=")[::2] for pair in data.split(b"\0"))
-            if variables.get(b"CNI_CONTAINERID", b"").decode(errors="replace") in containers:
+            container = variables.get(b"CNI_CONTAINERID", b"").decode(errors="replace")
+            ended = variables.get(b"CNI_COMMAND") == b"ADD" and container not in adding
+            if not ended and (container in adding or container in added):
                 handle.signal(signal.SIGKILL)
                 handle.wait(5)
                 found.append(pid)

@@ -399,21 +399,34 @@ async def test_broken_records_are_undone_with_todays_network(rig: Rig, caplog: p
     assert rig.records() == []
 
 
-async def test_strays_of_an_earlier_daemon_are_ended_first(rig: Rig) -> None:
+@pytest.mark.parametrize(("command", "ended"), [("ADD", True), ("ADD", False), ("DEL", True), ("DEL", False)])
+async def test_strays_of_an_earlier_daemon_are_ended_first(rig: Rig, command: str, ended: bool) -> None:
+    """Not what an ADD that has ended left to run: that is the plugin's."""
     rig.network({"type": "first"})
     await rig.driver.attach(request())
-    call = cni_plugin.Call("ADD", ID, "/run/netns/x", "eth0")
-    sleeper = await asyncio.create_subprocess_exec("sleep", "600", env=cni_plugin.environment(call, ["/x"]))
-    stranger = await asyncio.create_subprocess_exec(
-        "sleep", "600", env=cni_plugin.environment(call._replace(container=OTHER), ["/x"])
-    )
+    if not ended:
+        path = rig.config.state_dir / "cni" / f"{ID}.json"
+        body = json.loads(path.read_bytes())
+        body["record"]["result"] = None
+        path.write_text(json.dumps(body))
+    call = cni_plugin.Call(command, ID, "/run/netns/x", "eth0")
+    stray = await asyncio.create_subprocess_exec("sleep", "600", env=cni_plugin.environment(call, ["/x"]))
+    others = call._replace(container=OTHER)
+    stranger = await asyncio.create_subprocess_exec("sleep", "600", env=cni_plugin.environment(others, ["/x"]))
     try:
         await rig.restart().detach(ID)
-        assert await sleeper.wait() == -signal.SIGKILL
-        assert stranger.returncode is None
+        stranger.terminate()
+        assert await stranger.wait() == -signal.SIGTERM
+        if command == "ADD" and ended:
+            stray.terminate()
+            assert await stray.wait() == -signal.SIGTERM
+        else:
+            assert await stray.wait() == -signal.SIGKILL
     finally:
-        stranger.kill()
-        await stranger.wait()
+        for process in (stray, stranger):
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
 
 
 async def test_annotations_are_refused_before_anything_runs(rig: Rig) -> None:
