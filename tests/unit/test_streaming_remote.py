@@ -293,6 +293,21 @@ async def _echo(session: FakeSession) -> None:
     session.end(0)
 
 
+async def test_nothing_is_left_of_a_connection(api: Harness) -> None:
+    runner = api.server._runner
+    assert runner is not None and runner.server is not None
+    before, tasks, files = len(runner.server.connections), asyncio.all_tasks(), set(os.listdir("/proc/self/fd"))
+    for end in (True, False, True):
+        async with spdy_exec(api) as remote:
+            if end:
+                remote.session.end(0)
+                await remote.finish()
+        await eventually(lambda remote=remote: remote.session.closed, "the session is closed")
+    await eventually(lambda: len(runner.server.connections) == before, "the connections are forgotten")
+    await eventually(lambda: asyncio.all_tasks() <= tasks, "the tasks have ended")
+    assert set(os.listdir("/proc/self/fd")) == files
+
+
 # Websockets: what test_api_streams leaves out
 
 
