@@ -73,13 +73,14 @@ class Process:
         self.pidfd: int | None = None
         """Held only for an adopted process, whose end no SIGCHLD tells."""
 
-    def start_output(
-        self, loop: Loop, scratch: Scratch, outputs: dict[str, int], stdin: int | None, warn: Callable[[str], None]
-    ) -> None:
+    def open_log(self, warn: Callable[[str], None]) -> None:
+        """Have the log file there. Before anybody hears of the start: a kubelet opens it then."""
+        if self.log_spec is not None and self.log_spec.path:
+            self.log = LogFile(self.log_spec.path, self.log_spec.max_bytes, self.log_spec.max_files, warn)
+
+    def start_output(self, loop: Loop, scratch: Scratch, outputs: dict[str, int], stdin: int | None) -> None:
         """Pump ``outputs`` (stream name -> descriptor, owned from now on). A terminal's master is its ``stdout``."""
         self.stdin = stdin
-        if self.log_spec is not None and self.log_spec.path and outputs:
-            self.log = LogFile(self.log_spec.path, self.log_spec.max_bytes, self.log_spec.max_files, warn)
         terminal = self.stdio.kind == "terminal"
         for name, fd in outputs.items():
             os.set_blocking(fd, False)

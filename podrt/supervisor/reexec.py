@@ -119,7 +119,9 @@ def _restore_process(supervisor: Supervisor, saved: dict[str, Any]) -> None:
         os.close(saved["pidfd"])
     stdin = None if saved["stdin"] is None else _own(saved["stdin"])
     outputs = {name: _own(stream["fd"]) for name, stream in saved["streams"].items()}
-    one.start_output(supervisor.loop, supervisor.scratch, outputs, stdin, supervisor.warn_about(one.record.id))
+    if outputs:
+        one.open_log(supervisor.warn_about(one.record.id))
+    one.start_output(supervisor.loop, supervisor.scratch, outputs, stdin)
     for name, stream in saved["streams"].items():
         one.streams[name].seen = stream["seen"]
         one.streams[name].tail = base64.b64decode(stream["tail"])

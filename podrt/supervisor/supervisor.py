@@ -164,7 +164,9 @@ class Supervisor:
         if adopted.stdio.kind == "terminal" and fds:
             outputs = {"stdout": fds.pop(0)}
         self.processes[record.id] = adopted
-        adopted.start_output(self.loop, self.scratch, outputs, readers.stdin, self.warn_about(record.id))
+        if outputs:
+            adopted.open_log(self.warn_about(record.id))
+        adopted.start_output(self.loop, self.scratch, outputs, readers.stdin)
         adopted.adopted = True
         if not record.exited:
             self.watch_adopted(adopted)
@@ -263,12 +265,14 @@ class Supervisor:
         record = ProcessRecord(spec.id, spec.kind, launch.pid, launch.start_time)
         started = Process(record, spec.stdio, spec.log)
         self.processes[spec.id] = self.by_pid[launch.pid] = started
-        self._answer_launch(launch)
-        readers.release_holder()
         outputs = readers.outputs
         if launch.terminal and spec.kind != "exec":
             outputs = {"stdout": os.dup(launch.fds[0])}
-        started.start_output(self.loop, self.scratch, outputs, readers.stdin, self.warn_about(spec.id))
+        if outputs:
+            started.open_log(self.warn_about(spec.id))
+        self._answer_launch(launch)
+        readers.release_holder()
+        started.start_output(self.loop, self.scratch, outputs, readers.stdin)
         launch.close()
 
     def _answer_launch(self, launch: Launch) -> None:
