@@ -60,6 +60,7 @@ async def create(machine: Machine, sandbox_id: str, spec: ContainerSpec) -> str:
         hold_images(machine, record)
         stack.step("container.cgroup", lambda: _remove_cgroup(machine, record))
         await undo.finish(_make_cgroup(machine, record), f"cgroup of {record.id[:12]}")
+        machine.warm()
         stack.step("container.storage", lambda: _remove_storage(unit))
         _make_storage(sandbox, unit)
         stack.step("container.created")
