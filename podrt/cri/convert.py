@@ -171,6 +171,7 @@ def resources(given: Any) -> Resources:
         cpuset_mems=given.cpuset_mems,
         hugepages={one.page_size: one.limit for one in given.hugepage_limits},
         unified=dict(given.unified),
+        oom_group=False,  # a kubelet says by ``unified`` what it wants
     )
 
 
@@ -201,13 +202,22 @@ def changed(current: Resources, given: Any) -> Resources:
         cpu_quota=new.cpu_quota or current.cpu_quota,
         cpu_period=given.cpu_period or current.cpu_period,
         memory_limit=new.memory_limit or current.memory_limit,
-        memory_swap=new.memory_swap or current.memory_swap,
+        memory_swap=new.memory_swap or _kept_swap(current, new.memory_limit),
         pids_limit=current.pids_limit,
         cpuset_cpus=new.cpuset_cpus or current.cpuset_cpus,
         cpuset_mems=new.cpuset_mems or current.cpuset_mems,
         hugepages=current.hugepages | new.hugepages,
         unified=_merged(current.unified, new.unified),
+        oom_group=current.oom_group,
     )
+
+
+def _kept_swap(current: Resources, memory_limit: int) -> int:
+    """The limit of memory and swap where only that of memory changes: the swap on top of it stays as it was."""
+    swap = current.memory_swap - current.memory_limit
+    if memory_limit > 0 and current.memory_limit > 0 and swap >= 0:
+        return memory_limit + swap
+    return current.memory_swap
 
 
 def _merged(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:

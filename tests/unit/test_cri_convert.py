@@ -206,6 +206,7 @@ def test_resources() -> None:
         cpuset_mems="0",
         hugepages={"2MB": 0, "1GB": 5},
         unified={"memory.high": "10"},
+        oom_group=False,
     )
     assert convert.resources(given) == wanted
     assert convert.changed(wanted, api.LinuxContainerResources()) == wanted
@@ -214,6 +215,22 @@ def test_resources() -> None:
         wanted, cpu_quota=7, unified={"memory.high": "10", "memory.low": "1"}, cpuset_cpus="3"
     )
     assert convert.changed(replace(wanted, pids_limit=9), more).pids_limit == 9
+
+
+@pytest.mark.parametrize(
+    ("memory", "swap", "given", "expected"),
+    [
+        (100, 100, api.LinuxContainerResources(memory_limit_in_bytes=200), 200),
+        (100, 150, api.LinuxContainerResources(memory_limit_in_bytes=200), 250),
+        (100, 0, api.LinuxContainerResources(memory_limit_in_bytes=200), 0),
+        (100, -1, api.LinuxContainerResources(memory_limit_in_bytes=200), -1),
+        (100, 150, api.LinuxContainerResources(cpu_shares=5), 150),
+        (100, 100, api.LinuxContainerResources(memory_limit_in_bytes=200, memory_swap_limit_in_bytes=300), 300),
+    ],
+)
+def test_swap_stays_on_top_of_memory(memory: int, swap: int, given: api.LinuxContainerResources, expected: int) -> None:
+    """The kernel refuses a limit of both together that is below that of memory."""
+    assert convert.changed(Resources(memory_limit=memory, memory_swap=swap), given).memory_swap == expected
 
 
 # -- containers
