@@ -145,7 +145,7 @@ def test_the_subresource_is_the_only_way(shared_daemon: Daemon) -> None:
     with pytest.raises(ApiError) as refused:
         shared_daemon.api("PATCH", POD.format("box"), patch, content_type=MERGE)
     assert refused.value.code == 422
-    shared_daemon.wait_for("box", "Running")
+    text = '{"spec":{"containers":[{"name":"main","resources":{"limits":{"cpu":"300m"}}}]}}'
     shared_daemon.cli("patch", "pod", "box", "--subresource", "resize", "-p", text)
-    shared_daemon.wait_for("box", lambda one: bool(one["status"].get("containerStatuses")))
+    shared_daemon.wait_for("box", "Running")
     eventually(lambda: limits(shared_daemon, "box")[0] == 30_000)
