@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -72,8 +72,10 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any
     ) -> grpc.RpcMethodHandler | None:
         handler = await continuation(handler_call_details)
+        if handler is not None and handler.unary_stream is not None:
+            return _stream(handler)
         if handler is None or handler.unary_unary is None:
-            return handler  # unknown methods answer by themselves; the events stream does its own
+            return handler  # an unknown method
         name = handler_call_details.method.rpartition("/")[2]
         method = handler.unary_unary
 
@@ -100,3 +102,18 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         return grpc.unary_unary_rpc_method_handler(
             call, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
         )
+
+
+def _stream(handler: Any) -> grpc.RpcMethodHandler:
+    """A method that answers with many messages: its failure becomes a status, too."""
+
+    async def call(request: Any, context: Any) -> AsyncIterator[Any]:
+        try:
+            async for message in handler.unary_stream(request, context):
+                yield message
+        except PodrtError as error:
+            await context.abort(code_of(error), message_of(error))
+
+    return grpc.unary_stream_rpc_method_handler(
+        call, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
+    )

@@ -237,6 +237,7 @@ async def _strangers(machine: Machine) -> None:
 async def _leaked_directories(machine: Machine) -> None:
     for directory in _directories(machine.container_root):
         if directory.name not in machine.containers:
+            _unmount_below(directory)
             remove_directory(directory)
     for directory in _directories(machine.storage_root):
         if directory.name not in machine.containers:
@@ -249,9 +250,13 @@ async def _leaked_directories(machine: Machine) -> None:
     for directory in leaked:
         await parts.detach(machine, directory.name)
         ops.unpin(machine.config.netns_dir / f"podrt-{directory.name[:12]}")
-        for point in reversed(ops.mount_points(directory)):
-            unmount_all(point.path)
+        _unmount_below(directory)
         remove_directory(directory)
+
+
+def _unmount_below(directory: Path) -> None:
+    for point in reversed(ops.mount_points(directory)):
+        unmount_all(point.path)
 
 
 async def _leaked_cgroups(machine: Machine) -> None:

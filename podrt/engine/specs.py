@@ -55,6 +55,8 @@ class Resources(Struct, frozen=True, kw_only=True):
     hugepages: dict[str, int] = {}
     unified: dict[str, str] = {}
     """File name -> value, cgroup v2 only."""
+    oom_group: bool = True
+    """When memory runs out all processes of the container are killed, cgroup v2 only."""
 
 
 class NamespaceMode(enum.StrEnum):

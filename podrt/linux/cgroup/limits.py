@@ -29,6 +29,8 @@ class LimitsLike(Protocol):
     def hugepages(self) -> Mapping[str, int]: ...
     @property
     def unified(self) -> Mapping[str, str]: ...
+    @property
+    def oom_group(self) -> bool: ...
 
 
 class Limits(NamedTuple):
@@ -47,3 +49,5 @@ class Limits(NamedTuple):
     """Page size as ``2Mi``, ``2MB`` or ``2M`` -> bytes."""
     unified: Mapping[str, str] = {}
     """Name of a cgroup v2 file -> value; ignored where there is no cgroup v2 controller."""
+    oom_group: bool = True
+    """With a memory limit, on cgroup v2: when memory runs out all processes are killed, not one."""

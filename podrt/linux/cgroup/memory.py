@@ -37,7 +37,7 @@ def write_v2(directory: str, limits: LimitsLike, pod: bool) -> None:
         swap = limits.memory_swap
         amount = -1 if min(swap, limits.memory_limit) < 0 else max(swap - limits.memory_limit, 0)
         write(directory, "memory.swap.max", limit_v2(amount))
-    if not pod:
+    if not pod and limits.oom_group:
         # A container dies as a whole, as the kubelet has it: half of a server is worse than none.
         write(directory, "memory.oom.group", "1")
 
