@@ -24,6 +24,10 @@ Message = dict[str, Any]
 _MAX_MEMFD = 64 * 1024 * 1024
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
+# Made once: dumps and loads look for their options each time.
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+_decode = json.JSONDecoder().decode
+
 
 class WireError(Exception):
     """The peer sent what is no message: cut off, not JSON, not an object, or of another version."""
@@ -31,13 +35,13 @@ class WireError(Exception):
 
 def pack(message: Message) -> bytes:
     """The message's bytes, UTF-8; lone surrogates of undecodable file names survive as JSON escapes."""
-    return json.dumps(message, separators=(",", ":")).encode()
+    return _encode(message).encode()
 
 
 def unpack(data: bytes) -> Message:
     """The inverse of :func:`pack`. Raises WireError."""
     try:
-        message = json.loads(data)
+        message = _decode(data.decode())
     except (ValueError, RecursionError) as error:
         raise WireError(f"not a JSON message: {error}") from error
     if not isinstance(message, dict):
