@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 
 from podrt.errors import InvalidError
-from podrt.linux.cgroup import DEFAULT_RULES, DeviceRule, Manager, cpu, devices, hugetlb, pressure
+from podrt.linux.cgroup import DEFAULT_RULES, DeviceRule, Limits, Manager, cpu, devices, hugetlb, pressure
 from podrt.linux.cgroup.hierarchy import Hierarchies, parse
 from podrt.linux.cgroup.manager import _ancestors
 from podrt.linux.cgroup.pressure import Pressure, Stall
@@ -135,3 +136,15 @@ def test_pressure() -> None:
     both = f"{some}\nfull avg10=0.00 avg60=0.00 avg300=0.03 total=7\n"
     assert pressure.parse(both) == Pressure(waited, Stall(7, 0.0, 0.0, 0.03))
     assert pressure.parse(some) == Pressure(waited, Stall())
+
+
+@pytest.mark.parametrize(("write", "name"), [(hugetlb.write_v1, "limit_in_bytes"), (hugetlb.write_v2, "max")])
+def test_huge_pages_that_are_not_counted_can_only_be_forbidden(
+    tmp_path: Path, write: Callable[[str, Limits], None], name: str
+) -> None:
+    file = tmp_path / f"hugetlb.2MB.{name}"
+    file.touch()
+    write(str(tmp_path), Limits(hugepages={"2Mi": 0, "1Gi": 0}))
+    assert file.read_text() == "0"
+    with pytest.raises(FileNotFoundError, match="1GB"):
+        write(str(tmp_path), Limits(hugepages={"1Gi": 1 << 30}))

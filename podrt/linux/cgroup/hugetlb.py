@@ -21,9 +21,18 @@ def kernel_size(size: str) -> str:
 
 def write_v1(directory: str, limits: LimitsLike) -> None:
     for size, value in limits.hugepages.items():
-        write(directory, f"hugetlb.{kernel_size(size)}.limit_in_bytes", str(value))
+        _write(directory, f"hugetlb.{kernel_size(size)}.limit_in_bytes", str(value), value)
 
 
 def write_v2(directory: str, limits: LimitsLike) -> None:
     for size, value in limits.hugepages.items():
-        write(directory, f"hugetlb.{kernel_size(size)}.max", limit_v2(value))
+        _write(directory, f"hugetlb.{kernel_size(size)}.max", limit_v2(value), value)
+
+
+def _write(directory: str, name: str, text: str, value: int) -> None:
+    """A kubelet says 0 of every size that it has heard of, also where this kernel doesn't count them."""
+    try:
+        write(directory, name, text)
+    except FileNotFoundError:
+        if value:
+            raise
