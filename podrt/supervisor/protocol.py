@@ -146,7 +146,8 @@ class LaunchSpec(NamedTuple):
 #                         (fds: pidfd, then the terminal's master if ``terminal``, then report_namespaces)
 #   run     id         -> code, signal   when the command has ended (fds in: its standard output and error, a pidfd
 #                         of the container's process, the list of podrt.linux.steps). An error of step "steps": the
-#                         command was not executed. Nothing else is told of it, and no record is kept.
+#                         command was not executed. Nothing else is told of it, no record is kept, and the hello of
+#                         another connection kills it.
 #   handle  id         -> pid, start_time (fds: pidfd) of a command of ``run``; ESRCH when it has ended
 #   adopt   record, stdio, log  -> ok   a container of a dead supervisor: go on with its FIFOs and log (fds: terminal
 # master)   attach  id, stdin, stdout, stderr (bools; fds in: a pipe's writing end for each wanted output)

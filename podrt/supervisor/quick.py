@@ -5,11 +5,13 @@ the supervisor's memory until the program is executed, so nothing is copied, and
 program is run from a sealed memfd, as the supervisor is (CVE-2019-5736).
 
 One message asks, one answers when the command has ended; no record is kept and no daemon but the one that asked hears
-of it. With the supervisor the command dies too: nobody could tell its exit to the one who waits.
+of it; the next one's hello ends it. With the supervisor the command dies too: nobody could tell its exit to the one who
+waits.
 """
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # typeshed has only signal
 import contextlib
 import errno
 import fcntl
@@ -93,6 +95,13 @@ class Runs:
             message = f"a step before exec failed: {os.strerror(failed)}"
             return run, {"error": {"step": "steps", "errno": failed, "path": "", "message": message}}
         return run, {"code": code, "signal": number}
+
+    def kill_abandoned(self, generation: int) -> None:
+        """SIGKILL to what another connection than that of ``generation`` has asked for: nobody waits for it."""
+        for pid, run in self.by_pid.items():
+            if run.asked is None or run.asked[0] != generation:
+                # Not reaped yet, so the pid is still its own.
+                os.kill(pid, _signal.SIGKILL)
 
     def pid_of(self, identity: str) -> int:
         """Raises OSError ESRCH."""

@@ -111,6 +111,7 @@ class Supervisor:
             raise OSError(
                 errno.EPROTO, f"the supervisor speaks version {VERSION}, not {request['version']}; re-exec it"
             )
+        self.runs.kill_abandoned(self.connection.generation)
         everything = list(self.processes.values())
         for start in range(0, max(len(everything), 1), _PAGE):
             page = everything[start : start + _PAGE]
