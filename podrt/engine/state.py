@@ -147,12 +147,12 @@ class Machine:
     apparmor: str = ""
     """The default AppArmor profile, empty where there is none."""
     bus: EventBus = field(default_factory=EventBus)
+    disk: LayerUsage = field(default_factory=LayerUsage)
     sandboxes: dict[str, Sandbox] = field(default_factory=dict)
     containers: dict[str, Container] = field(default_factory=dict)
     waiting: dict[str, asyncio.Future[Exit]] = field(default_factory=dict)
     """Ends of execs that are waited for, by process id of the supervisor's protocol."""
     session: str = field(default_factory=lambda: secrets.token_hex(4))
-    disk: LayerUsage = field(default_factory=LayerUsage)
     """Distinguishes the execs of this daemon from those of the one before it."""
 
     background: set[asyncio.Task[None]] = field(default_factory=set)
