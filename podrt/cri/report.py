@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -237,10 +237,20 @@ def signal_number(text: str) -> api.Signal.ValueType:
     return api.Signal.Value(name) if name in api.Signal.keys() else api.RUNTIME_DEFAULT  # noqa: SIM118
 
 
+@functools.lru_cache(maxsize=4096)
+def _full_name(reference: str) -> str:
+    """``nginx`` -> ``docker.io/library/nginx:latest``; "" for what is no name. Kept: a list asks for it a thousand times
+    a second.
+    """
+    try:
+        return str(parse_reference(reference)) if reference else ""
+    except InvalidError:
+        return ""
+
+
 def image_name(names: Sequence[str], status: ContainerStatus) -> str:
     """``status.spec.image`` for an image without a name."""
     for wanted in (status.spec.user_image, status.spec.image):
-        with contextlib.suppress(InvalidError):
-            if wanted and (full := str(parse_reference(wanted))) in names:
-                return full
+        if (full := _full_name(wanted)) in names:
+            return full
     return names[0] if names else status.spec.image
