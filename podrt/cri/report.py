@@ -239,8 +239,8 @@ def signal_number(text: str) -> api.Signal.ValueType:
 
 @functools.lru_cache(maxsize=4096)
 def _full_name(reference: str) -> str:
-    """``nginx`` -> ``docker.io/library/nginx:latest``; "" for what is no name. Kept: a list asks for it a thousand times
-    a second.
+    """``nginx`` -> ``docker.io/library/nginx:latest``; "" for what is no name. Kept: lists ask for the same
+    ones again and again.
     """
     try:
         return str(parse_reference(reference)) if reference else ""
