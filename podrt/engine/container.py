@@ -63,6 +63,9 @@ async def create(machine: Machine, sandbox_id: str, spec: ContainerSpec) -> str:
         machine.warm()
         stack.step("container.storage", lambda: _remove_storage(unit))
         _make_storage(sandbox, unit)
+        if record.mounted_images:
+            looking = asyncio.to_thread(image_mounts.check, machine, unit)
+            await undo.finish(looking, f"images mounted by {record.id[:12]}")
         stack.step("container.created")
         unit.change(Phase.CREATED)
     machine.bus.send(EventKind.CONTAINER_CREATED, sandbox_id, record.id)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from podrt.engine.state import Container, Machine
+from podrt.engine.state import Container, Machine, closing
 from podrt.errors import Cause, InvalidError
 from podrt.linux import inroot, libc, mount_table
 from podrt.linux.overlay import attach_layers, mount_overlay
@@ -44,6 +44,12 @@ def open_all(machine: Machine, unit: Container, user_namespace_fd: int, fds: lis
         fds.append(opened.tree)
         found[mount.destination] = opened
     return found
+
+
+def check(machine: Machine, unit: Container) -> None:
+    """Raises what :func:`open_all` would raise later, when the container starts."""
+    with closing([]) as fds:
+        open_all(machine, unit, -1, fds)
 
 
 def clean(unit: Container) -> None:

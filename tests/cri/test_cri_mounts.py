@@ -157,11 +157,11 @@ def test_an_image_as_a_volume(cri: CriClient, handler: str) -> None:
     assert "bin" in out and "testtool" in out and "\n0\n" in out
     assert cri.status(unit).mounts[1].image.image == TOOLS
     assert cri.status(unit).mounts[1].image_sub_path == "bin"
-    other = cri.create(
-        box, config, container("other", mounts=[api.Mount(container_path="/x", image=image, image_sub_path="no")])
-    )
     with refused("INVALID_ARGUMENT", "path 'no'"):
-        cri.start(other)
+        cri.create(
+            box, config, container("other", mounts=[api.Mount(container_path="/x", image=image, image_sub_path="no")])
+        )
+    assert len(cri.containers()) == 1
     with refused("NOT_FOUND", "localhost/none"):
         cri.create(
             box,
