@@ -23,6 +23,7 @@ from podrt.errors import LaunchError, PodrtError, UnavailableError
 _log = logging.getLogger(__name__)
 
 _CHUNK = 64 * 1024
+_CHUNKS = 4
 _REST_SECONDS = 0.1
 """How long what a command has left running may keep its streams from ending."""
 _READ_AFTER = 0.02
@@ -58,8 +59,10 @@ class Collector:
             self._watched = True
 
     def read(self) -> None:
-        """Take all that is there."""
-        while not self.ended:
+        """Take what is there, but no more than a pipe holds: its writer may be as fast as this, and never end."""
+        for _ in range(_CHUNKS):
+            if self.ended:
+                return
             try:
                 data = os.read(self._fd, _CHUNK)
             except BlockingIOError:

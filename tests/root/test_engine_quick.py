@@ -151,6 +151,19 @@ async def test_many_at_once_leave_no_descriptor(lab: Lab) -> None:
 
 
 @pytest.mark.usefixtures("only_lists")
+async def test_output_without_end_holds_up_nobody(lab: Lab) -> None:
+    """What the command has left behind floods its pipe; the daemon goes on, and the reader is gone soon."""
+    container = await lab.run(await lab.sandbox(), "c")
+    async with asyncio.timeout(scaled(10)):
+        result = await lab.engine.exec_sync(container, ["sh", "-c", "yes & exit 3"], max_bytes=1000)
+    assert (result.code, len(result.stdout)) == (3, 1000)
+    with pytest.raises(DeadlineError):
+        await lab.engine.exec_sync(container, ["yes"], timeout=0.2)
+    # A zombie of it may be left, for its new parent reaps nothing.
+    assert "\nyes\n" not in await lab.sh(container, "sleep 0.1; ps -eo args")
+
+
+@pytest.mark.usefixtures("only_lists")
 async def test_a_cancelled_command_is_killed(lab: Lab) -> None:
     container = await lab.run(await lab.sandbox(), "c")
     task = asyncio.create_task(lab.engine.exec_sync(container, ["sh", "-c", "echo >> /begun; sleep 555"]))
