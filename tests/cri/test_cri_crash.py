@@ -158,7 +158,9 @@ def test_two_clients_of_which_one_is_stuck(cri: CriClient, shared_daemon: Daemon
     """A container that needs its 60 seconds to stop holds up nobody else."""
     config = sandbox()
     box = cri.run_sandbox(config)
-    stubborn = cri.run(box, config, container("stubborn", ("sh", "-c", "trap '' TERM; while :; do sleep 1; done")))
+    script = "trap '' TERM; touch /ready; while :; do sleep 1; done"
+    stubborn = cri.run(box, config, container("stubborn", ("sh", "-c", script)))
+    eventually(lambda: cri.exec(stubborn, "test", "-e", "/ready")[0] == 0)
     stopping = threading.Thread(target=lambda: cri.stop(stubborn, timeout=60), daemon=True)
     stopping.start()
     begin = time.monotonic()
