@@ -80,7 +80,7 @@ class RawWire:
 
         Raises MalformedError for a request with a body, ConnectionResetError.
         """
-        if request.can_read_body:
+        if request.can_read_body and await request.content.read(1):  # proxies send empty ones in chunks
             raise MalformedError("a request to upgrade the connection can't have a body")
         transport = request.transport
         if transport is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, Self
 from urllib.parse import urlsplit
@@ -101,20 +101,22 @@ class SpdyClient:
         *protocols: str,
         socket: Path | None = None,
         method: str = "POST",
-        headers: Mapping[str, str] | None = None,
+        body: tuple[str, str] = ("Content-Length: 0", ""),
     ) -> Self:
-        """Connect to ``url``'s host, or to a unix socket, and upgrade. Raises Refused."""
+        """Connect to ``url``'s host, or to a unix socket, and upgrade; ``body``: the header of a body, and the body.
+
+        Raises Refused.
+        """
         parts = urlsplit(url)
         if socket is not None:
             reader, writer = await asyncio.open_unix_connection(str(socket))
         else:
             reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
         target = parts.path + (f"?{parts.query}" if parts.query else "")
-        lines = [f"{method} {target} HTTP/1.1", f"Host: {parts.netloc or 'podrt'}", "Content-Length: 0"]
+        lines = [f"{method} {target} HTTP/1.1", f"Host: {parts.netloc or 'podrt'}", body[0]]
         lines += ["Connection: Upgrade", "Upgrade: SPDY/3.1"]
         lines += [f"X-Stream-Protocol-Version: {protocol}" for protocol in protocols]
-        lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
-        writer.write("\r\n".join([*lines, "", ""]).encode())
+        writer.write("\r\n".join([*lines, "", body[1]]).encode())
         try:
             async with asyncio.timeout(scaled(20)):
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()

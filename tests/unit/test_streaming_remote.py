@@ -150,6 +150,16 @@ async def test_refusals(api: Harness, protocols: tuple[str, ...], query: str, co
     assert caught.value.status == code and words in caught.value.body
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_the_request_may_have_an_empty_body(api: Harness, method: str) -> None:
+    url = f"http://podrt{EXEC}?{ALL}"
+    empty = ("Transfer-Encoding: chunked", "0\r\n\r\n")
+    async with await SpdyClient.dial(url, V4, socket=api.config.socket, method=method, body=empty) as client:
+        assert await client.open("error") in client.replied
+    with pytest.raises(Refused, match="to upgrade the connection can"):
+        await SpdyClient.dial(url, V4, socket=api.config.socket, method=method, body=("Content-Length: 2", "hi"))
+
+
 async def test_failure_to_start(api: Harness) -> None:
     api.agent.error = LaunchError("exec", 2, "/nope", 'exec "/nope": no such file')
     async with spdy_exec(api) as remote:
