@@ -324,6 +324,19 @@ PRINTERS: dict[str, Printer] = {
         ),
         table_more.priority_class,
     ),
+    "csidrivers": Printer(
+        (
+            Column("Name"),
+            Column("AttachRequired"),
+            Column("PodInfoOnMount"),
+            Column("StorageCapacity"),
+            Column("TokenRequests"),
+            Column("RequiresRepublish"),
+            Column("Modes"),
+            Column("Age"),
+        ),
+        table_more.csi_driver,
+    ),
     "runtimeclasses": Printer((Column("Name"), Column("Handler"), Column("Age")), table_more.runtime_class),
 }
 

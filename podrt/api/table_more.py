@@ -8,6 +8,7 @@ from podrt.api.humantime import age
 from podrt.model.base import ResourceList
 from podrt.model.classes import PriorityClass, RuntimeClass
 from podrt.model.configuration import ConfigMap, Secret, ServiceAccount
+from podrt.model.csi import CSIDriver
 from podrt.model.policy import LimitRange, ResourceQuota
 from podrt.model.storage import DEFAULT_CLASS, PersistentVolume, PersistentVolumeClaim, StorageClass
 
@@ -113,3 +114,17 @@ def priority_class(value: PriorityClass, now: float) -> list[Any]:
 
 def runtime_class(value: RuntimeClass, now: float) -> list[Any]:
     return [value.metadata.name, value.handler, age(value.metadata.creation_timestamp, now)]
+
+
+def csi_driver(value: CSIDriver, now: float) -> list[Any]:
+    spec = value.spec
+    return [
+        value.metadata.name,
+        str(bool(spec.attach_required)).lower(),
+        str(bool(spec.pod_info_on_mount)).lower(),
+        str(bool(spec.storage_capacity)).lower(),
+        UNSET,
+        str(bool(spec.requires_republish)).lower(),
+        ",".join(spec.volume_lifecycle_modes),
+        age(value.metadata.creation_timestamp, now),
+    ]

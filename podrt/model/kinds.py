@@ -31,6 +31,7 @@ from podrt.model.configuration import (
     ServiceAccount,
     ServiceAccountList,
 )
+from podrt.model.csi import CSIDriver, CSIDriverList
 from podrt.model.event import Event, EventList
 from podrt.model.namespace import Namespace, NamespaceList
 from podrt.model.node import Node, NodeList
@@ -67,6 +68,7 @@ Object = (
     | CronJob
     | PriorityClass
     | RuntimeClass
+    | CSIDriver
 )
 """Any object that can be stored."""
 
@@ -311,6 +313,15 @@ RESOURCES: tuple[Resource, ...] = (
         list_struct=RuntimeClassList,
         namespaced=False,
         api_version="node.k8s.io/v1",
+    ),
+    Resource(
+        name="csidrivers",
+        singular="csidriver",
+        kind="CSIDriver",
+        struct=CSIDriver,
+        list_struct=CSIDriverList,
+        namespaced=False,
+        api_version="storage.k8s.io/v1",
     ),
 )
 

@@ -11,6 +11,7 @@ from podrt.model.apps import DaemonSet, Deployment, ReplicaSet, StatefulSet
 from podrt.model.batch import CronJob, Job
 from podrt.model.classes import DEFAULT_PREEMPTION, PriorityClass
 from podrt.model.configuration import Secret
+from podrt.model.csi import PERSISTENT, CSIDriver, CSIDriverSpec
 from podrt.model.kinds import Object
 from podrt.model.policy import LimitRange, LimitRangeItem, ResourceQuota
 from podrt.model.storage import (
@@ -58,6 +59,8 @@ def with_defaults(obj: T) -> T:
             reclaim_policy=obj.reclaim_policy or "Delete",
             volume_binding_mode=obj.volume_binding_mode or "Immediate",
         )
+    elif isinstance(obj, CSIDriver):
+        new = replace(obj, spec=_csi_driver(obj.spec))
     elif isinstance(obj, PriorityClass):
         new = replace(obj, preemption_policy=obj.preemption_policy or DEFAULT_PREEMPTION)
     else:
@@ -66,6 +69,19 @@ def with_defaults(obj: T) -> T:
         rule = RULES.get(type(obj))
         new = rule(obj) if rule is not None else obj
     return new  # type: ignore[return-value]
+
+
+def _csi_driver(spec: CSIDriverSpec) -> CSIDriverSpec:
+    return replace(
+        spec,
+        attach_required=True if spec.attach_required is None else spec.attach_required,
+        pod_info_on_mount=bool(spec.pod_info_on_mount),
+        storage_capacity=bool(spec.storage_capacity),
+        fs_group_policy=spec.fs_group_policy or "ReadWriteOnceWithFSType",
+        volume_lifecycle_modes=spec.volume_lifecycle_modes or (PERSISTENT,),
+        requires_republish=bool(spec.requires_republish),
+        se_linux_mount=bool(spec.se_linux_mount),
+    )
 
 
 def fresh_status(obj: T) -> T:

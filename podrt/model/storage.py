@@ -1,6 +1,7 @@
 """PersistentVolume, PersistentVolumeClaim (core/v1) and StorageClass (storage.k8s.io/v1).
 
-Of a PersistentVolume's sources those are here that this machine can serve: ``local``, ``hostPath`` and ``nfs``.
+Of a PersistentVolume's sources those are here that this machine can serve: ``local``, ``hostPath``, ``nfs`` and
+``csi``.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from podrt.model.base import ResourceList, Struct, Time, always, made
+from podrt.model.csi import CSIPersistentVolumeSource
 from podrt.model.event import ObjectReference
 from podrt.model.meta import ListMeta, ObjectMeta
 from podrt.model.scheduling import NodeSelector
@@ -66,6 +68,7 @@ class PersistentVolumeSpec(Struct, frozen=True, kw_only=True):
     host_path: HostPathVolumeSource | None = None
     local: LocalVolumeSource | None = None
     nfs: NFSVolumeSource | None = None
+    csi: CSIPersistentVolumeSource | None = None
     access_modes: tuple[str, ...] = ()
     claim_ref: ObjectReference | None = None
     persistent_volume_reclaim_policy: str = ""

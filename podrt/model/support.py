@@ -227,7 +227,7 @@ VOLUME: dict[str, Support] = {
     "nfs": YES,
     "iscsi": _no("no iSCSI initiator: mount the disk on the host and use hostPath or a local PersistentVolume"),
     "fc": _no("no Fibre Channel: mount the disk on the host and use hostPath or a local PersistentVolume"),
-    "csi": _no("no CSI drivers: use the class local of persistentVolumeClaim, hostPath or nfs"),
+    "csi": Support(State.SUPPORTED, "of drivers that are registered in `plugins_registry` of `state_dir`"),
 } | {
     wire: _REMOVED
     for attribute, wire in zip(Volume.__struct_fields__, Volume.__struct_encode_fields__, strict=True)

@@ -237,7 +237,11 @@ class PodWorker:
     # The end
 
     async def _finish(self, pod: Pod) -> float | None:
-        await self._volumes.detach(pod)
+        try:
+            await self._volumes.detach(pod)
+        except volumes.Unavailable as error:
+            self._context.event(pod, "Warning", "FailedUnmount", f"UnmountVolume.TearDown failed: {error}")
+            return RETRY_AFTER_ERROR
         await asyncio.to_thread(self._remove_files, pod)
         if self._context.remove_pod(pod):
             return None

@@ -35,12 +35,14 @@ PATHS = {
     "CronJob": "cronjobs",
     "PriorityClass": "priorityclasses",
     "RuntimeClass": "runtimeclasses",
+    "CSIDriver": "csidrivers",
 }
-CLUSTER_WIDE = ("Namespace", "Node", "PersistentVolume", "StorageClass", "PriorityClass", "RuntimeClass")
+CLUSTER_WIDE = ("Namespace", "Node", "PersistentVolume", "StorageClass", "PriorityClass", "RuntimeClass", "CSIDriver")
 GROUPS = {
     "StorageClass": "storage.k8s.io/v1",
     "PriorityClass": "scheduling.k8s.io/v1",
     "RuntimeClass": "node.k8s.io/v1",
+    "CSIDriver": "storage.k8s.io/v1",
 }
 GROUPS |= dict.fromkeys(("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "ControllerRevision"), "apps/v1")
 GROUPS |= dict.fromkeys(("Job", "CronJob"), "batch/v1")

@@ -660,12 +660,7 @@ NOT_YET = _simple(
             "spec/volumes/0",
             {"name": "data", "iscsi": {"targetPortal": "10.0.0.1", "iqn": "iqn.2001-04.com.example:x", "lun": 0}},
         ),
-        "CSI volume": (
-            "spec.volumes[0].csi",
-            FORBIDDEN,
-            "spec/volumes/0",
-            {"name": "data", "csi": {"driver": "x.example.com"}},
-        ),
+        "CSI volume": ("spec.volumes[1].csi.driver", REQUIRED, "spec/volumes/1", {"name": "c", "csi": {"driver": ""}}),
         "runtime class": ("spec.runtimeClassName", INVALID, "spec/runtimeClassName", "Kata"),
         "SCTP": (f"{F0}.ports[0].protocol", FORBIDDEN, f"{C0}/ports/0/protocol", "SCTP"),
     }

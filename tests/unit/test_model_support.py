@@ -37,7 +37,6 @@ REFUSED: dict[str, Any] = {
     "spec.volumes[].projected.sources[].podCertificate": {"signerName": "a/b", "keyType": "ED25519"},
     "spec.volumes[].iscsi": {"targetPortal": "h", "iqn": "iqn.2001-04.com.example:x", "lun": 0},
     "spec.volumes[].fc": {"wwids": ["x"]},
-    "spec.volumes[].csi": {"driver": "x.y"},
     "spec.containers[].resources.claims": [{"name": "c"}],
     "spec.containers[].resizePolicy": [{"resourceName": "cpu", "restartPolicy": "NotRequired"}],
     "spec.containers[].securityContext.seLinuxOptions": SELINUX,

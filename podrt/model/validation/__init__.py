@@ -14,6 +14,7 @@ from podrt.model.apps import ControllerRevision, DaemonSet, Deployment, ReplicaS
 from podrt.model.batch import CronJob, Job
 from podrt.model.classes import PriorityClass, RuntimeClass
 from podrt.model.configuration import ConfigMap, Secret, ServiceAccount
+from podrt.model.csi import CSIDriver
 from podrt.model.event import Event
 from podrt.model.kinds import Object
 from podrt.model.meta import DeleteOptions
@@ -55,6 +56,7 @@ _RULES: dict[type[Object], Callable[[Any], Causes]] = {
     PersistentVolume: storage.volume,
     PersistentVolumeClaim: storage.claim,
     StorageClass: storage.storage_class,
+    CSIDriver: storage.csi_driver,
     Deployment: apps.deployment,
     ReplicaSet: apps.replica_set,
     StatefulSet: apps.stateful_set,
@@ -71,6 +73,7 @@ _UPDATE_RULES: dict[type[Object], Callable[[Causes, Any, Any], None]] = {
     PersistentVolume: storage.volume_update,
     PersistentVolumeClaim: storage.claim_update,
     StorageClass: storage.storage_class_update,
+    CSIDriver: storage.csi_driver_update,
     Deployment: apps.deployment_update,
     ReplicaSet: apps.replica_set_update,
     StatefulSet: apps.stateful_set_update,

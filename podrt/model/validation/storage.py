@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from podrt.model.csi import CSIDriver
 from podrt.model.names import dns_subdomain_errors
 from podrt.model.quantity import QuantityError, parse
 from podrt.model.storage import PersistentVolume, PersistentVolumeClaim, StorageClass
@@ -15,7 +16,7 @@ from podrt.model.volume import PersistentVolumeClaimSpec
 ACCESS_MODES = ("ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")
 MODES = ("Block", "Filesystem")
 POLICIES = ("Delete", "Retain")
-_SOURCES = ("host_path", "local", "nfs")
+_SOURCES = ("host_path", "local", "nfs", "csi")
 
 
 def claim(value: PersistentVolumeClaim) -> Causes:
@@ -95,7 +96,7 @@ def volume(value: PersistentVolume) -> Causes:
     causes.one_of("spec.persistentVolumeReclaimPolicy", spec.persistent_volume_reclaim_policy, POLICIES, required=True)
     given = [name for name in _SOURCES if getattr(spec, name) is not None]
     if len(given) != 1:
-        causes.required("spec", "must specify one of: hostPath, local, nfs")
+        causes.required("spec", "must specify one of: hostPath, local, nfs, csi")
     for name, source in (("hostPath", spec.host_path), ("local", spec.local)):
         if source is None:
             continue
@@ -103,7 +104,39 @@ def volume(value: PersistentVolume) -> Causes:
             causes.invalid(f"spec.{name}.path", source.path, "must be an absolute path without '..'")
     if spec.nfs is not None and not (spec.nfs.server and spec.nfs.path.startswith("/")):
         causes.required("spec.nfs", "must specify server and an absolute path")
+    if spec.csi is not None:
+        driver_name(causes, "spec.csi.driver", spec.csi.driver)
+        if not spec.csi.volume_handle:
+            causes.required("spec.csi.volumeHandle")
     return causes
+
+
+def driver_name(causes: Causes, field: str, name: str) -> None:
+    if not name:
+        causes.required(field)
+    elif len(name) > 63:
+        causes.too_long(field, 63)
+    else:
+        causes.check(field, name, dns_subdomain_errors(name.lower()))
+
+
+def csi_driver(value: CSIDriver) -> Causes:
+    causes = Causes()
+    object_meta(causes, value.metadata, dns_subdomain_errors, namespaced=False)
+    driver_name(causes, "metadata.name", value.metadata.name)
+    for index, mode in enumerate(value.spec.volume_lifecycle_modes):
+        causes.one_of(f"spec.volumeLifecycleModes[{index}]", mode, ("Ephemeral", "Persistent"), required=True)
+    policies = ("File", "None", "ReadWriteOnceWithFSType")
+    causes.one_of("spec.fsGroupPolicy", value.spec.fs_group_policy, policies, required=True)
+    if value.spec.requires_republish:
+        causes.forbidden("spec.requiresRepublish", "not supported by podrt: volumes are published once for each Pod")
+    return causes
+
+
+def csi_driver_update(causes: Causes, new: CSIDriver, old: CSIDriver) -> None:
+    if new.spec.volume_lifecycle_modes != old.spec.volume_lifecycle_modes:
+        modes = ", ".join(new.spec.volume_lifecycle_modes)
+        causes.invalid("spec.volumeLifecycleModes", modes, "field is immutable")
 
 
 def volume_update(causes: Causes, new: PersistentVolume, old: PersistentVolume) -> None:

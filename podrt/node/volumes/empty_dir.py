@@ -52,3 +52,11 @@ def mount_tmpfs(path: Path, mode: int, size: int = 0, *, options: str = "") -> N
     """A tmpfs at ``path`` without device nodes and setuid; ``size`` 0: the kernel's half of memory."""
     data = f"mode={mode:04o}" + (f",size={size}" if size else "") + options
     libc.mount("tmpfs", os.fspath(path), "tmpfs", libc.MS_NOSUID | libc.MS_NODEV, data)
+
+
+def mount_unswapped(path: Path) -> None:
+    """A tmpfs whose pages are never written to swap, where the kernel can promise that (6.4)."""
+    try:
+        mount_tmpfs(path, 0o755, options=",noswap")
+    except OSError:
+        mount_tmpfs(path, 0o755)

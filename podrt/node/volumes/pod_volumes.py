@@ -34,9 +34,11 @@ from podrt.node.volumes import (
     atomic,
     block,
     claim,
+    csi,
     empty_dir,
     host_path,
     image,
+    leaving,
     nfs,
     ownership,
     projected,
@@ -109,6 +111,11 @@ class PodVolumes:
             if volume.nfs is not None:
                 path = await nfs.set_up(volume.nfs, self._directory.volume("nfs", volume.name))
                 return Prepared(path, volume.nfs.read_only, idmap=False)
+            if volume.csi is not None:
+                found = await csi.publish_inline(
+                    self._context.config.state_dir, self._context.store, pod, volume.name, volume.csi, self._directory
+                )
+                return await self._published(pod, found)
             if claim.claim_name(pod, volume):
                 return await self._claim(pod, volume)
             raise Unavailable("it is of a kind that podrt does not support")
@@ -144,6 +151,10 @@ class PodVolumes:
             place = self._directory.volume("nfs", volume.name)
             path = await nfs.set_up(bound.nfs, place, bound.volume.spec.mount_options)
             return Prepared(path, bound.read_only or bound.nfs.read_only, idmap=False)
+        if bound.volume.spec.csi is not None:
+            state_dir, store = self._context.config.state_dir, self._context.store
+            found = await csi.publish(state_dir, store, pod, volume.name, bound.volume, self._directory)
+            return await self._published(pod, found, read_only=bound.read_only)
         path = Path(bound.path)
         if bound.volume.spec.volume_mode == "Block":
             node = await asyncio.to_thread(block.device, path, self._context.claims.root)
@@ -153,6 +164,12 @@ class PodVolumes:
         if not bound.read_only:
             await self._give_to_group(pod, path)
         return Prepared(path, bound.read_only)
+
+    async def _published(self, pod: Pod, found: csi.Published, *, read_only: bool = False) -> Prepared:
+        if found.group and not read_only:
+            await self._give_to_group(pod, found.path)
+        # Whether a driver's file system can be idmapped is not known before it is tried.
+        return Prepared(found.path, found.read_only or read_only, idmap=False)
 
     async def _give_to_group(self, pod: Pod, path: Path) -> None:
         context = pod.spec.security_context or PodSecurityContext()
@@ -168,7 +185,7 @@ class PodVolumes:
         path = self._place(volume)
         make_directory(path)
         if _in_memory(volume) and not os.path.ismount(path):
-            _mount_unswapped(path)
+            empty_dir.mount_unswapped(path)
         context = pod.spec.security_context or PodSecurityContext()
         prepare: Callable[[Path], None] | None = None
         if (group := context.fs_group) is not None:
@@ -317,18 +334,8 @@ class PodVolumes:
         return found
 
     async def detach(self, pod: Pod) -> None:
-        """The Pod is about to be gone: give back devices that no other Pod uses. Raises OSError."""
-        claims = self._context.claims
-        for name, volume in ((one.name, one) for one in pod.spec.volumes if claim.claim_name(pod, one)):
-            if claims.used_besides(pod, claim.claim_name(pod, volume)):
-                continue
-            try:
-                bound = claim.find(self._context.store, pod, volume)
-            except Unavailable as error:
-                logger.debug("pod %s: volume %s: %s", pod.metadata.name, name, error)
-                continue
-            if bound.volume.spec.volume_mode == "Block":
-                await asyncio.to_thread(block.release, Path(bound.path), claims.root)
+        """The Pod is about to be gone: give back what is not files of its own. Raises Unavailable, OSError."""
+        await leaving.detach(self._context, pod, self._directory)
 
     async def _part(self, volume: Prepared, name: str, part: str, container: str) -> int:
         """A descriptor of a subPath. Raises InvalidError."""
@@ -373,14 +380,6 @@ class PodVolumes:
                 owner = image.owner(pod.metadata.uid, volume.name)
                 for found in self._context.images.list():
                     self._context.images.release(found.id, owner)
-
-
-def _mount_unswapped(path: Path) -> None:
-    """A tmpfs whose pages are never written to swap, where the kernel can promise that (6.4)."""
-    try:
-        empty_dir.mount_tmpfs(path, 0o755, options=",noswap")
-    except OSError:
-        empty_dir.mount_tmpfs(path, 0o755)
 
 
 def _in_memory(volume: Volume) -> bool:
