@@ -172,9 +172,10 @@ class RuntimeService(api_pb2_grpc.RuntimeServiceServicer):
     # -- the runtime
 
     async def Status(self, request: api.StatusRequest, context: Any) -> api.StatusResponse:
-        network = await self._engine.cri_network()
+        network, problem = await self._engine.cri_network(), self._engine.problem()
+        reason = "SupervisorNotReady" if problem else ""
         conditions = [
-            api.RuntimeCondition(type="RuntimeReady", status=True),
+            api.RuntimeCondition(type="RuntimeReady", status=not problem, reason=reason, message=problem),
             api.RuntimeCondition(
                 type="NetworkReady", status=network.ready, reason=network.reason, message=network.message
             ),

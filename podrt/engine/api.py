@@ -127,6 +127,9 @@ class EngineApi(Protocol):
     async def writable_layers(self) -> Measured:
         """What all writable layers take of the disk, as far as it is known."""
 
+    def problem(self) -> str:
+        """Why no container can be started right now; empty if one can."""
+
     async def cri_network(self) -> Readiness:
         """Whether a sandbox made through the CRI can be connected: NetworkReady of its Status."""
 

@@ -130,6 +130,11 @@ class Engine:
     async def set_group(self, path: str, resources: Resources) -> None:
         await asyncio.to_thread(self._machine.cgroups.create, path, resources, pod=True)
 
+    def problem(self) -> str:
+        if self._machine.supervisor.connected:
+            return ""
+        return "the supervisor is gone, and a new one has not started yet"
+
     async def cri_network(self) -> Readiness:
         return await self._machine.network.cri_readiness()
 

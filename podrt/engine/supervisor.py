@@ -90,6 +90,11 @@ class SupervisorClient:
         self._background: set[asyncio.Task[Any]] = set()
         self._reaping: asyncio.Task[None] | None = None
 
+    @property
+    def connected(self) -> bool:
+        """False between a supervisor's death and its successor."""
+        return self._link.connected
+
     # -- life
 
     async def start(self) -> None:
@@ -200,6 +205,12 @@ class SupervisorClient:
         finally:
             wire.close_all(pipes)
         return fds[0] if fds else None
+
+    def prepare(self) -> None:
+        """A container with a PID namespace of its own will be launched soon: its child may be forked by now. Only a
+        hint, nothing is waited for and nothing fails."""
+        if self._link.connected:
+            self._link.begin({"op": "prepare"}).add_done_callback(_ignore_result)
 
     async def close_stdin(self, identity: str) -> None:
         """End of file on the container's standard input, once the caller's descriptors of it are closed too."""
@@ -502,3 +513,8 @@ class SupervisorClient:
             break
         keep.waiting = False
         self._finished(record)
+
+
+def _ignore_result(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()

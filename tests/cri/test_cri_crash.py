@@ -206,3 +206,22 @@ def test_nothing_is_left_open(cri: CriClient, shared_daemon: Daemon) -> None:
         once()
     eventually(lambda: held() <= before, what=f"descriptors are at most {before} again")
     assert leaks.processes_below(shared_daemon.config.cgroup_root) == set()
+
+
+def test_the_runtime_is_not_ready_while_no_supervisor_can_be_started(cri: CriClient, shared_daemon: Daemon) -> None:
+    def ready() -> tuple[bool, str]:
+        condition = next(one for one in cri.call("Status").status.conditions if one.type == "RuntimeReady")
+        return condition.status, condition.reason
+
+    config = sandbox()
+    unit = cri.run(cri.run_sandbox(config), config)
+    assert ready() == (True, "")
+    # A new one can't listen where a directory is.
+    path = shared_daemon.config.run_dir / "supervisor.sock"
+    path.unlink()
+    path.mkdir()
+    shared_daemon.kill_supervisor()
+    eventually(lambda: ready() == (False, "SupervisorNotReady"), what="the condition")
+    path.rmdir()
+    eventually(lambda: ready() == (True, ""), what="the condition")
+    assert cri.exec(unit, "true")[0] == 0
