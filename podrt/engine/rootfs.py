@@ -169,7 +169,7 @@ def plan(request: Request) -> Plan:
     steps = [
         (destination, make)
         for destination, make in (*_standard(request), *_files(request), *_spec_binds(request))
-        if make.__name__ == "spec" or destination not in overridden
+        if make.__name__ == "spec" or not _replaced(destination, overridden)
     ]
     steps.sort(key=lambda step: _depth(step[0]))  # stable: equal depth keeps the order above
     for _, make in steps:
@@ -185,6 +185,16 @@ def plan(request: Request) -> Plan:
         result.operations.append(ops.ReadOnlyRoot())
     result.operations.append(ops.Pivot(request.root))
     return result
+
+
+_WHOLE = ("/dev", "/sys/fs/cgroup")
+
+
+def _replaced(destination: str, overridden: frozenset[str]) -> bool:
+    """Whether a mount of the spec stands for a standard one: who brings a /dev brings its pts and shm along."""
+    return destination in overridden or any(
+        whole in overridden and destination.startswith(f"{whole}/") for whole in _WHOLE
+    )
 
 
 Make = Callable[[list[Source]], Any]

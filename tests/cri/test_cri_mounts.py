@@ -185,3 +185,16 @@ def test_devices(box: Box, tmp_path: Path) -> None:
         found = found[:1]
     unit = box.run(devices=found)
     assert box.sh(unit, "! echo x 2>/dev/null > /dev/mine && stat -c %t:%T /dev/mine") == "1:7\n"
+
+
+@pytest.mark.parametrize("tty", [False, True])
+def test_the_host_s_dev_comes_as_a_whole(cri: CriClient, tty: bool) -> None:
+    """Storage drivers mount it; what is below it must be the host's, too."""
+    linux = api.LinuxPodSandboxConfig(security_context=api.LinuxSandboxSecurityContext(privileged=True))
+    box = Box(cri, linux=linux)
+    privileged = api.LinuxContainerConfig(security_context=api.LinuxContainerSecurityContext(privileged=True))
+    unit = box.run(mount("/dev", "/dev"), mount("/sys/fs/cgroup", "/sys/fs/cgroup"), linux=privileged, tty=tty)
+    for path in ("/dev", "/dev/pts", "/sys/fs/cgroup"):
+        found = os.stat(path)
+        assert box.sh(unit, f"stat -c %d:%i {path}") == f"{found.st_dev}:{found.st_ino}\n", path
+    assert sorted(box.sh(unit, "ls /sys/fs/cgroup").split()) == sorted(os.listdir("/sys/fs/cgroup"))
