@@ -206,12 +206,6 @@ class SupervisorClient:
             wire.close_all(pipes)
         return fds[0] if fds else None
 
-    def prepare(self) -> None:
-        """A container with a PID namespace of its own will be launched soon: its child may be forked by now. Only a
-        hint, nothing is waited for and nothing fails."""
-        if self._link.connected:
-            self._link.begin({"op": "prepare"}).add_done_callback(_ignore_result)
-
     async def close_stdin(self, identity: str) -> None:
         """End of file on the container's standard input, once the caller's descriptors of it are closed too."""
         await self._request({"op": "close_stdin", "id": identity})
@@ -513,8 +507,3 @@ class SupervisorClient:
             break
         keep.waiting = False
         self._finished(record)
-
-
-def _ignore_result(future: asyncio.Future[Any]) -> None:
-    if not future.cancelled():
-        future.exception()
