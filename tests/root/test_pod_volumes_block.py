@@ -78,7 +78,8 @@ def test_a_device_that_can_only_be_read(file: Path) -> None:
 @pytest.mark.fields("spec.containers[].volumeDevices")
 def test_a_claim_is_a_device(shared_daemon: Daemon) -> None:
     make_claim(shared_daemon)
-    script = "dd if=/dev/xvda bs=5 count=1 2>/dev/null; echo; printf hello | dd of=/dev/xvda conv=notrunc 2>/dev/null; sync"
+    reads, writes = "dd if=/dev/xvda bs=5 count=1 2>/dev/null; echo", "dd of=/dev/xvda conv=notrunc 2>/dev/null"
+    script = f"{reads}; printf hello | {writes}; sync"
     for name in ("one", "two"):
         main = container(script=f"{script}; sleep 1000", volumeDevices=DEVICES)
         shared_daemon.apply(pod(name, main, container("other"), volumes=VOLUMES))
