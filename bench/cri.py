@@ -86,7 +86,7 @@ class Runtime:
         security = {"namespace_options": {"pid": api.CONTAINER}}
         linux: dict[str, Any] = {"cgroup_parent": f"{self._cgroup}/{name}", "security_context": security}
         pod = sandbox(name, self._logs / name, hostname=name, linux=linux)
-        amounts = {"cpu_period": 100000, "cpu_quota": 50000, "cpu_shares": 2, "memory_limit_in_bytes": 64 << 20}
+        amounts = {"cpu_period": 100000, "cpu_quota": 50000, "cpu_shares": 512, "memory_limit_in_bytes": 64 << 20}
         sandbox_id = call("RunPodSandbox", config=pod).pod_sandbox_id
         containers = []
         for number in range(CONTAINERS):
