@@ -27,7 +27,7 @@ from podrt.node import http_client
 from podrt.node.facts import Live
 from podrt.node.handlers import HandlerError, Outcome, Result, Target, run_probe
 from podrt.node.hooks import HookError, run_hook
-from podrt.node.probes import Kind, Prober, after, begin, runs
+from podrt.node.probes import TOGETHER, Kind, Prober, after, asked_at, begin, runs
 
 EXEC = ExecAction(command=("check",))
 
@@ -105,6 +105,15 @@ def test_which_probes_run(kind: Kind, started: bool, deleting: bool, expected: b
 def test_what_was_known_before_a_restart_of_the_daemon_stands() -> None:
     assert begin(Kind.STARTUP, probe(), 0.0, 9.0, True).held
     assert begin(Kind.READINESS, probe(), 0.0, 9.0, True).passed is True
+
+
+def test_probes_due_at_about_the_same_time_are_asked_together() -> None:
+    dues = [1000 + number / 1000 for number in range(1000)]
+    asked = [asked_at(due) for due in dues]
+    assert all(-1e-9 <= at - due < TOGETHER for at, due in zip(asked, dues, strict=True))
+    assert len(set(asked)) <= 1 / TOGETHER + 1
+    # A period of whole seconds stays one.
+    assert asked_at(1001.237) - asked_at(1000.237) == pytest.approx(1)
 
 
 # Handlers
