@@ -31,6 +31,8 @@ from podrt.image.registry_pull import Puller
 from podrt.image.service import ImageStore
 from podrt.image.types import Image
 
+_UID_DIGITS = 20
+
 
 class RegistryUnavailableError(PodrtError):
     """No registry could be reached. The kubelet knows it by the beginning of the message (cri-api, pkg/errors), and
@@ -73,7 +75,9 @@ class ImageService:
         info = {}
         if request.verbose:
             document = await asyncio.to_thread(self._images.configuration, image.id)
-            info["info"] = json.dumps({"chainID": image.chain_ids[-1], "imageSpec": document})
+            info["info"] = json.dumps(
+                {"chainID": image.chain_ids[-1] if image.chain_ids else "", "imageSpec": document}
+            )
         return api.ImageStatusResponse(image=self._image(image, self._used_by_others()), info=info)
 
     async def PullImage(self, request: api.PullImageRequest, context: Any) -> api.PullImageResponse:
@@ -168,7 +172,8 @@ def _decoded(text: str) -> Credential:
 def user_of(user: str) -> tuple[int | None, str]:
     """The uid or else the name in an image's USER (``user``, ``uid``, either with ``:group``); (None, "") for none."""
     name = user.partition(":")[0]
-    if name.isascii() and name.isdigit() and int(name) < 1 << 63:
+    # Python refuses to read numbers of thousands of digits.
+    if name.isascii() and name.isdigit() and len(name) < _UID_DIGITS and int(name) < 1 << 63:
         return int(name), ""
     return None, name
 

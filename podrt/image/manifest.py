@@ -69,9 +69,15 @@ def host_architecture() -> str:
 
 
 def decode(data: bytes, what: str) -> dict[str, Any]:
-    """A JSON object. Raises ImageError."""
+    """A JSON object. Raises ImageError.
+
+    Also for an escape that is half a character (``\\ud800``): Python reads it, but no answer of an API could hold it,
+    and one such image would take all others out of every list.
+    """
     try:
         document = json.loads(data)
+        if b"\\u" in data:
+            json.dumps(document, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise ImageError(f"{what}: not valid JSON: {error}") from error
     if not isinstance(document, dict):

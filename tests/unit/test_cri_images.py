@@ -151,6 +151,12 @@ async def test_what_is_not_there_is_an_empty_answer(house: House, name: str) -> 
     await house.remove(name)
 
 
+async def test_a_user_of_thousands_of_digits_is_a_name(house: House) -> None:
+    """And no error that would take all images out of the list."""
+    house.add("r.example/a:1", user="9" * 5000)
+    assert await house.names() == [["r.example/a:1"]]
+
+
 async def test_the_filter(house: House) -> None:
     house.add("r.example/a:1")
     house.add("r.example/b:1", b"2")
@@ -221,6 +227,7 @@ async def test_pinned_by_the_configuration_and_by_pods_of_the_api(house: House) 
         ("12abc", (None, "12abc")),
         ("٣", (None, "٣")),
         (str(2**63), (None, str(2**63))),
+        ("9" * 5000, (None, "9" * 5000)),
     ],
 )
 def test_user(user: str, expected: tuple[int | None, str]) -> None:

@@ -330,6 +330,7 @@ ARTIFACT = {
         (_config(rootfs={"diff_ids": []}), "1 layers but rootfs.diff_ids lists 0"),
         (_config(rootfs={"diff_ids": [sha(b"other")]}), "unpacks to sha256:"),
         (make_tar(entry("index.json", b"[" * 100_000)), "not valid JSON"),
+        (_config(config={"User": "\ud800"}), "surrogates not allowed"),
         (make_tar(entry("index.json", b'{"manifests":[{"digest":"sha256:../../x","size":1}]}')), "digest"),
         (make_tar(entry("manifest.json", b'[{"Config":"../../etc/passwd","Layers":[]}]')), "missing in the archive"),
         (make_tar(entry("manifest.json", b'{"a":1}')), "must be a list of images"),
