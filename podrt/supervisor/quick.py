@@ -17,6 +17,7 @@ import errno
 import fcntl
 import itertools
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -143,6 +144,7 @@ def _sealed_program() -> int:
     try:
         return _above(interpreter.sealed_copy(PROGRAM)) if steps.supported() else -1
     except FileNotFoundError:
+        print(f"{PROGRAM} is not built: a probe costs a fork each time; run make setup", file=sys.stderr, flush=True)
         return -1
 
 
