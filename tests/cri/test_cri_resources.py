@@ -191,7 +191,7 @@ def test_what_is_only_of_cgroup_v2(cri: CriClient) -> None:
     box = cri.run_sandbox(config)
     spec = resourced(unified={"memory.high": str(64 << 20)})
     if V2:
-        assert limit(cgroup_of(cri, cri.run(box, config, spec)), "", "memory.high") == str(64 << 20)
+        assert limit(cgroup_of(cri, cri.run(box, config, spec)), "memory.high", "memory.high") == str(64 << 20)
     else:
         with refused("UNIMPLEMENTED", "memory.high"):
             cri.create(box, config, spec)
