@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.framework.chatter import chatter
+from tests.framework.cri import CriClient
 from tests.framework.patience import scaled
 from tests.framework.system import show
 from tests.vm.conftest import Installed, running, undisturbed
@@ -47,6 +49,17 @@ def test_the_user_of_vagrant_ssh_has_podrt_kubectl_and_the_examples(installed: I
     kubectl = str(Path(sys.executable).with_name("kubectl"))
     address = as_vagrant(kubectl, "get", "pods", "two-containers", "-o", "jsonpath={.status.podIP}")
     assert address == found["status"]["podIP"]
+
+
+def test_crictl_and_a_kubelet_find_the_runtime(installed: Installed) -> None:
+    settings = yaml.safe_load(Path("/etc/crictl.yaml").read_text())
+    assert settings["runtime-endpoint"] == settings["image-endpoint"] == f"unix://{installed.config.cri_socket}"
+    with CriClient(installed.config.cri_socket) as cri:
+        assert cri.call("Version").runtime_name == "podrt"
+        conditions = {one.type: one.status for one in cri.call("Status").status.conditions}
+        assert conditions["RuntimeReady"] and conditions["NetworkReady"]
+        found = {tag for image in cri.call("ListImages").images for tag in image.repo_tags}
+        assert "localhost/podrt/busybox:latest" in found
 
 
 def test_provisioning_again_changes_nothing_and_disturbs_no_pod(installed: Installed) -> None:
