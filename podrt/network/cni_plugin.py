@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import signal
+from asyncio.subprocess import Process, SubprocessStreamProtocol
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -75,8 +76,11 @@ def environment(call: Call, directories: Sequence[str]) -> dict[str, str]:
 async def run(path: Path, call: Call, directories: Sequence[str], stdin: bytes, timeout: float) -> Answer:
     """Run a plugin. Raises DeadlineError after ``timeout`` seconds, UnavailableError if it can't be started."""
     what = f"CNI plugin {path} ({call.command})"
+    loop = asyncio.get_running_loop()
     try:
-        process = await asyncio.create_subprocess_exec(
+        # As create_subprocess_exec does it, which keeps the transport to itself.
+        transport, protocol = await loop.subprocess_exec(
+            lambda: SubprocessStreamProtocol(_CHUNK, loop),
             path,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -87,6 +91,7 @@ async def run(path: Path, call: Call, directories: Sequence[str], stdin: bytes, 
         )
     except OSError as error:
         raise UnavailableError(f"{what} can't be run: {error.strerror}") from error
+    process = Process(transport, protocol, loop)
     assert process.stdin is not None and process.stdout is not None and process.stderr is not None
     output, errors = bytearray(), bytearray()
     try:
@@ -100,7 +105,11 @@ async def run(path: Path, call: Call, directories: Sequence[str], stdin: bytes, 
     except TimeoutError:
         raise DeadlineError(f"{what}: not done after {timeout:g} s{_last_words(errors)}") from None
     finally:
-        await _end(process)
+        try:
+            await _end(process)
+        finally:
+            # The pipes stay open as long as anybody has the other ends: what a plugin left running may for ever.
+            transport.close()
     if errors:
         log.log(logging.WARNING if code else logging.DEBUG, "%s: %s", what, shown(bytes(errors)))
     return Answer(code, bytes(output), bytes(errors))
@@ -126,7 +135,7 @@ async def _read(stream: asyncio.StreamReader, into: bytearray, limit: int) -> No
         into += data[: limit - len(into)]
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+async def _end(process: Process) -> None:
     """Kill a plugin that still runs, with its process group."""
     if process.returncode is not None:
         return

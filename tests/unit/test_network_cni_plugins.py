@@ -187,6 +187,19 @@ async def test_a_plugin_that_hangs_is_ended_with_its_children(rig: Rig) -> None:
     assert rig.records() == []
 
 
+async def test_what_a_plugin_leaves_running_keeps_no_pipe_of_ours(rig: Rig) -> None:
+    """It has ended, but a daemon that it has started holds its output. A kubelet asks for the Status all the time."""
+    driver = rig.restart(status=scaled(1.0))
+    rig.network({"type": "first"})
+    rig.plugins.does("first", "STATUS", child=600)
+    before = sorted(os.listdir("/proc/self/fd"))
+    try:
+        assert "not done after" in await driver.problem()
+        await until(lambda: sorted(os.listdir("/proc/self/fd")) == before)  # closed in the loop's next round
+    finally:
+        os.killpg(rig.plugins.calls("STATUS")[0]["pid"], signal.SIGKILL)
+
+
 async def test_what_plugins_write_is_bounded_and_logged(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, logger="podrt.network.cni_plugin")
     rig.network({"type": "first"})
