@@ -194,7 +194,7 @@ def table(results: dict[str, Any]) -> str:
         lines.append(line)
     line = f"    {'each idle Pod adds, MiB (PSS)':42} {per_pod(results['podrt']):8.3f}"
     if other:
-        line += f" {per_pod(other):11.3f} {per_pod(other) / per_pod(results['podrt']):6.1f}"
+        line += f" {per_pod(other):11.3f}"
     lines.append(line)
     if other is None:
         lines.append(f"    containerd: not measured: {results['containerd']}")
