@@ -169,7 +169,7 @@ def pictures(results: Results, directory: Path) -> list[Path]:
         pyplot.gca().invert_yaxis()
         pyplot.margins(x=0.15)
         pyplot.xlabel("ms, median")
-        pyplot.legend(loc="lower right", frameon=False)
+        pyplot.legend(loc="upper right", bbox_to_anchor=(1, 0.75), frameon=False)
         pyplot.title("The CRI's calls, and a Pod of two containers until both run")
         save("cri")
     return written
