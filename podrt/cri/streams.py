@@ -36,6 +36,7 @@ from podrt.errors import (
 from podrt.streaming import forward, httplog, serve
 from podrt.streaming.session import Wanted
 from podrt.streaming.status import Status, internal_error
+from podrt.streaming.strangers import Strangers
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +76,8 @@ class StreamServer:
         self._tickets: dict[str, _Ticket] = {}
         self._open: set[asyncio.Task[Any]] = set()
         self._runner: web.AppRunner | None = None
+        self._listener: asyncio.Server | None = None
+        self._strangers: Strangers | None = None
         self._url = ""
 
     async def start(self) -> None:
@@ -91,21 +94,23 @@ class StreamServer:
             shutdown_timeout=_SHUTDOWN,
         )
         await runner.setup()
+        assert runner.server is not None
+        self._strangers = Strangers(runner.server)
         host, port = self._address
         try:
-            await web.TCPSite(runner, host, port).start()
+            self._listener = await asyncio.get_running_loop().create_server(self._strangers, host, port)
         except OSError as error:
             await runner.cleanup()
             raise UnavailableError(f"cri_stream_address: can't listen on {host}:{port}: {error}") from error
-        port = runner.addresses[0][1]
+        port = self._listener.sockets[0].getsockname()[1]
         self._url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         self._runner = runner
 
     async def close(self) -> None:
-        if self._runner is None:
+        if self._runner is None or self._listener is None or self._strangers is None:
             return
-        for site in tuple(self._runner.sites):
-            await site.stop()
+        self._listener.close()
+        self._strangers.close()
         # Before aiohttp closes their connections, so that each can end its session first.
         tasks = tuple(self._open)
         for task in tasks:
@@ -168,6 +173,8 @@ class StreamServer:
         if ticket is None or ticket.until <= time.monotonic() or not isinstance(ticket.request, kind):
             raise NotFoundError("this URL is not known: each is good for one use within a minute")
         del self._tickets[request.match_info["token"]]
+        if self._strangers is not None:
+            self._strangers.let_in(request.protocol)
         return ticket.request
 
     # Streams
@@ -223,7 +230,10 @@ class StreamServer:
                 return await handler(request)
             except PodrtError as error:
                 code = next((code for kind, code in _CODES if isinstance(error, kind)), 500)
-                return web.Response(status=code, text=f"{error}\n")
+                response = web.Response(status=code, text=f"{error}\n")
+                # No other request may follow: each connection is for one URL.
+                response.force_close()
+                return response
             finally:
                 self._open.discard(task)
 

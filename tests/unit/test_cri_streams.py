@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from cri_api.v1 import api_pb2 as api
@@ -16,6 +19,8 @@ from podrt.cri import streams
 from podrt.cri.own import OWNER
 from podrt.engine.specs import ContainerState, SandboxState
 from podrt.errors import ExhaustedError, InvalidError, UnavailableError
+from podrt.streaming import strangers
+from tests.framework.patience import scaled
 from tests.framework.remote import SPDY, open_remote
 from tests.framework.spdy import Refused, SpdyClient
 from tests.unit.test_api_server import FakeSession
@@ -30,6 +35,8 @@ class FakeEngine:
     def __init__(self) -> None:
         self.asked: list[Any] = []
         self.error: Exception | None = None
+        self.lasts = False
+        self.sessions: list[FakeSession] = []
 
     def sandbox_status(self, identity: str) -> Any:
         return SimpleNamespace(id=BOX, state=SandboxState.READY, spec=SimpleNamespace(owner=OWNER))
@@ -48,7 +55,9 @@ class FakeEngine:
         if self.error is not None:
             raise self.error
         session = FakeSession(stdin=flags["stdin"], stdout=flags["stdout"], stderr=flags["stderr"])
-        session.end(0)
+        if not self.lasts:
+            session.end(0)
+        self.sessions.append(session)
         return session
 
 
@@ -95,6 +104,57 @@ async def test_there_is_a_bound(server: streams.StreamServer, monkeypatch: pytes
         server.exec_url(exec_request())
     with pytest.raises(ExhaustedError, match="1000 streaming URLs"):
         server.attach_url(api.AttachRequest(container_id=ID, stdout=True))
+
+
+async def connect(server: streams.StreamServer, sent: bytes = b"") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Whoever finds the port: any user of the machine may connect."""
+    parts = urlsplit(server.exec_url(exec_request()))
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    writer.write(sent)
+    return reader, writer
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /exec/x HTTP/1.1\r\nHost:", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"])
+async def test_who_shows_no_url_is_cut_off(
+    server: streams.StreamServer, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(strangers, "PATIENCE", 0.2)
+    reader, writer = await connect(server, sent)
+    try:
+        async with asyncio.timeout(scaled(10)):
+            with contextlib.suppress(ConnectionResetError):
+                while await reader.read(1024):
+                    pass
+    finally:
+        writer.close()
+
+
+async def test_a_crowd_without_a_url_takes_nobodys_place(
+    server: streams.StreamServer, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(strangers, "MOST", 20)
+    crowd = [await connect(server) for _ in range(60)]
+    try:
+        async with open_remote(SPDY, server.exec_url(exec_request())) as remote:
+            assert (await remote.finish())["status"] == "Success"
+        async with asyncio.timeout(scaled(10)):
+            for reader, _ in crowd[:40]:
+                with contextlib.suppress(ConnectionResetError):
+                    assert await reader.read() == b""
+    finally:
+        for _, writer in crowd:
+            writer.close()
+
+
+async def test_a_stream_may_last(
+    server: streams.StreamServer, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(strangers, "PATIENCE", 0.2)
+    engine.lasts = True
+    async with open_remote(SPDY, server.exec_url(exec_request())) as remote:
+        await asyncio.sleep(0.6)  # three times what a stranger has
+        engine.sessions[0].end(0)
+        assert (await remote.finish())["status"] == "Success"
 
 
 async def test_a_failure_that_nobody_meant_keeps_its_words(
