@@ -98,9 +98,14 @@ class LogFile:
             self._guard(self._rotate)
 
     def reopen(self) -> None:
-        """Go on in a new file of the same path: someone else has renamed the old one."""
-        self.close()
-        self._guard(self._open)
+        """Go on in a new file of the same path: someone else has renamed the old one.
+
+        Raises OSError, and goes on in the old file: a kubelet gives that its name back then."""
+        old = self._fd
+        self._open()
+        self._broken = False
+        if old >= 0:
+            os.close(old)
 
     def close(self) -> None:
         if self._fd >= 0:

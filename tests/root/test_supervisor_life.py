@@ -315,6 +315,24 @@ async def test_rotated_by_others_and_reopened(box: SupervisorBox) -> None:
     assert box.output("c") == "two\n" and moved.read_text().endswith("one\n")
 
 
+async def test_a_log_that_can_not_be_reopened_goes_on(box: SupervisorBox) -> None:
+    """The caller hears of it: a kubelet then gives the file its name back, and nothing is lost."""
+    await box.launch(box.script("c", "echo one; read x; echo two", stdio=box.fifos("c", stdin=True)))
+    await box.eventually(lambda: box.output("c") == "one\n", "the first line")
+    moved = box.log_path("c").rename(box.root / "moved")
+    box.log_path("c").symlink_to("/etc/passwd")
+    with pytest.raises(LaunchError, match="symbolic links"):
+        await box.client.reopen_log("c")
+    box.log_path("c").unlink()
+    moved.rename(box.log_path("c"))
+    stdin = await box.client.attach("c", stdin=True)
+    assert stdin is not None
+    os.write(stdin, b"\n")
+    os.close(stdin)
+    await box.ended("c")
+    assert box.output("c") == "one\ntwo\n"
+
+
 async def test_refusals(box: SupervisorBox) -> None:
     await box.launch(box.script("c", "sleep 60"))
     with pytest.raises(LaunchError, match="already"):
