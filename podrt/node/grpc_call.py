@@ -14,6 +14,8 @@ from urllib.parse import unquote
 
 _CHUNK = 16 * 1024
 _MAX_BYTES = 1024 * 1024
+_CODE_DIGITS = 10
+"""Of a status code, which is 32 bits."""
 
 
 class Answer(NamedTuple):
@@ -48,7 +50,7 @@ async def unary(connected: socket.socket, authority: str, path: str, request: by
         connection.send_data(stream, b"\0" + len(request).to_bytes(4) + request, end_stream=True)
         writer.write(connection.data_to_send())
         return await _receive(connection, reader, writer)
-    except ProtocolError as error:
+    except (ProtocolError, UnicodeDecodeError) as error:
         raise GrpcError(f"the server does not speak HTTP/2: {error}") from error
     finally:
         writer.transport.abort()
@@ -93,7 +95,7 @@ def _answer(data: bytes, fields: dict[str, str]) -> Answer:
     if fields.get(":status") != "200":
         raise GrpcError(f"unexpected HTTP status code received from server: {fields.get(':status')}")
     code = fields.get("grpc-status", "")
-    if not code.isdigit():
+    if not (code.isascii() and code.isdigit() and len(code) <= _CODE_DIGITS):
         raise GrpcError("the answer has no grpc-status")
     return Answer(int(code), unquote(fields.get("grpc-message", "")), data[5:] if code == "0" else b"")
 
@@ -154,11 +156,13 @@ def parse(data: bytes) -> list[tuple[int, int | bytes]]:
 
 
 def _read(data: bytes, position: int) -> tuple[int, int]:
+    """(number, where the next field begins). Of 64 bits: one without an end would keep the event loop for minutes."""
     value = shift = 0
-    while True:
+    while shift < 64:
         byte = data[position]
         value |= (byte & 0x7F) << shift
         position += 1
         shift += 7
         if byte < 0x80:
             return value, position
+    raise GrpcError("the answer is no protobuf")

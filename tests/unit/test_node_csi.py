@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from podrt.model.csi import CSIDriver, CSIDriverSpec, CSIPersistentVolumeSource
 from podrt.model.meta import ObjectMeta
 from podrt.model.pod import Pod
 from podrt.model.storage import PersistentVolume, PersistentVolumeSpec
+from podrt.node import grpc_call
 from podrt.node.grpc_call import GrpcError, block, mapping, number, parse, text, varint
 from podrt.node.volumes import csi, csi_driver
 from podrt.node.volumes.csi_driver import Wanted
@@ -41,10 +43,24 @@ def test_messages() -> None:
     assert parse(b"\x09" + bytes(8) + b"\x15" + bytes(4) + b"\x08\x01") == [(1, 1)]
 
 
-@pytest.mark.parametrize("data", [b"\x0a\x05abc", b"\x08", b"\x0b\x01", b"\x80"])
+@pytest.mark.parametrize("data", [b"\x0a\x05abc", b"\x08", b"\x0b\x01", b"\x80", b"\x08" + b"\xff" * 9 + b"\xff\x01"])
 def test_what_is_no_message(data: bytes) -> None:
     with pytest.raises(GrpcError):
         parse(data)
+
+
+def test_a_number_without_an_end_is_refused_at_once() -> None:
+    """A Pod answers its own grpc probes: a megabyte of it kept the event loop for three minutes."""
+    began = time.process_time()
+    with pytest.raises(GrpcError):
+        parse(b"\xff" * (1 << 20))
+    assert time.process_time() - began < 0.5
+
+
+@pytest.mark.parametrize("code", ["", "²", "1" * 5000, "x"])
+def test_what_is_no_status(code: str) -> None:
+    with pytest.raises(GrpcError, match="no grpc-status"):
+        grpc_call._answer(b"", {":status": "200", "grpc-status": code})
 
 
 def test_ids_of_volumes_of_pods_are_theirs_alone() -> None:
