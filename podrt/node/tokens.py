@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from podrt.errors import Cause, ConflictError, InvalidError, MalformedError
-from podrt.model.base import format_time
+from podrt.model.base import format_time, parse_time
 from podrt.model.configuration import Secret, ServiceAccount
 from podrt.model.pod import Pod
 from podrt.model.tokens import (
@@ -26,6 +26,8 @@ from podrt.model.tokens import (
 from podrt.node.volumes.token import Bound, Signer, TokenError
 from podrt.store.store import Store
 
+LEEWAY = 60.0
+"""Seconds that a token is good for after the deletionTimestamp of what it is bound to."""
 _KINDS: dict[str, type[Pod] | type[Secret]] = {"Pod": Pod, "Secret": Secret}
 _POD_NAME, _POD_UID = "authentication.kubernetes.io/pod-name", "authentication.kubernetes.io/pod-uid"
 
@@ -65,6 +67,11 @@ class Tokens:
                 f"the UID in the bound object reference ({about.uid}) does not match the UID in record. "
                 "The object might have been deleted and then recreated"
             )
+        if isinstance(found, Pod) and found.spec.service_account_name != account:
+            text = (
+                f'cannot bind token for serviceaccount "{account}" to pod running with different serviceaccount name.'
+            )
+            raise MalformedError(text)
         return Bound(about.kind.lower(), about.name, found.metadata.uid)
 
     def review(self, spec: TokenReviewSpec) -> TokenReviewStatus:
@@ -97,5 +104,10 @@ class Tokens:
             if about is None:
                 continue
             found = self._store.find(kind, ours["namespace"], about["name"])
-            if found is None or found.metadata.uid != about["uid"]:
+            if found is None or found.metadata.uid != about["uid"] or _overdue(found.metadata.deletion_timestamp):
                 raise TokenError(f"the {kind.__name__} of the token is gone")
+
+
+def _overdue(deletion: str | None) -> bool:
+    """Whether an object should have been gone a while ago."""
+    return deletion is not None and parse_time(deletion).timestamp() < time.time() - LEEWAY

@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from podrt.errors import ConflictError, ForbiddenError, InvalidError, MalformedError, NotFoundError
+from podrt.model.base import format_time
 from podrt.model.configuration import ConfigMap, Secret, ServiceAccount
 from podrt.model.container import Container, VolumeMount
 from podrt.model.meta import ObjectMeta
@@ -196,6 +197,30 @@ def test_tokens_that_are_not_given(
     registry.create(pod("web"))
     with pytest.raises(error):
         given.issue("default", name, spec)
+
+
+def test_a_token_is_bound_to_no_pod_of_another_account(registry: Registry, given: Tokens) -> None:
+    """It would say that the Pod is who it is not."""
+    account(registry, "robot")
+    registry.create(pod("web"))
+    spec = TokenRequestSpec(bound_object_ref=BoundObjectReference(kind="Pod", name="web"))
+    with pytest.raises(MalformedError, match=r'"robot" to pod running with different serviceaccount name\.'):
+        given.issue("default", "robot", spec)
+
+
+@pytest.mark.parametrize(("seconds", "good"), [(50, True), (70, False)])
+def test_a_token_ends_a_minute_after_its_pod_should_have(
+    registry: Registry, given: Tokens, monkeypatch: pytest.MonkeyPatch, seconds: int, good: bool
+) -> None:
+    made = registry.create(pod("web"))
+    status = given.issue(
+        "default", "default", TokenRequestSpec(bound_object_ref=BoundObjectReference(kind="Pod", name="web"))
+    )
+    now = time.time()
+    metadata = replace(made.metadata, deletion_timestamp=format_time(now), finalizers=("example.com/keep",))
+    registry.store.update(replace(made, metadata=metadata))
+    monkeypatch.setattr(tokens.time, "time", lambda: now + seconds)
+    assert given.review(TokenReviewSpec(token=status.token)).authenticated is good
 
 
 def test_what_is_no_token(given: Tokens) -> None:
