@@ -112,7 +112,8 @@ async def run_list(machine: Machine, unit: Container, argv: Sequence[str], max_b
         listed = quick.list_of(machine, machine.sandbox(unit.record.sandbox_id), unit, argv)
     except (PodrtError, OSError, ValueError):
         return None
-    if listed is None:
+    # A bad descriptor would cost the connection to the supervisor.
+    if listed is None or unit.pidfd < 0:
         return None
     unit.execs += 1
     identity = f"{unit.id}/exec/{machine.session}-{unit.execs}"

@@ -16,7 +16,7 @@ import pytest_asyncio
 from podrt.engine import exec as executing
 from podrt.engine import quick
 from podrt.engine.specs import IdMap, NamespaceMode, Security
-from podrt.errors import DeadlineError, LaunchError, UnavailableError
+from podrt.errors import ConflictError, DeadlineError, LaunchError, UnavailableError
 from podrt.supervisor.quick import PROGRAM
 from tests.framework.engine import Lab
 from tests.framework.patience import scaled
@@ -126,6 +126,22 @@ async def test_cve_2019_5736_the_program_is_sealed(lab: Lab) -> None:
             with entry.open("rb") as file:
                 found.append(fcntl.fcntl(file, fcntl.F_GET_SEALS) & seals == seals)
     assert found == [True]
+
+
+async def test_a_container_whose_end_could_not_be_written_down(lab: Lab) -> None:
+    """Its pidfd is closed but its record says that it runs: that must not cost the connection to the supervisor."""
+    box = await lab.sandbox()
+    ended, other = await lab.run(box, "c"), await lab.run(box, "d")
+    unit = lab.engine._machine.containers[ended]
+    pidfd, unit.pidfd = unit.pidfd, -1
+    try:
+        waiting = asyncio.create_task(lab.engine.exec_sync(other, ["sleep", "0.5"]))
+        await asyncio.sleep(0)
+        with pytest.raises(ConflictError, match="not running"):
+            await lab.engine.exec_sync(ended, ["true"])
+        assert (await waiting).code == 0
+    finally:
+        unit.pidfd = pidfd
 
 
 @pytest.mark.usefixtures("only_lists")
