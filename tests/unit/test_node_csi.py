@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,6 +91,28 @@ async def test_a_driver_that_nobody_registered(tmp_path: Path) -> None:
     (registry / "stale.sock").touch()
     with pytest.raises(Unavailable, match="not found in the list of registered CSI drivers"):
         await csi_driver.find(tmp_path, "a.b")
+
+
+async def test_registrars_that_hang_are_not_waited_for_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    async def call(path: Path, method: str, request: bytes, seconds: float = csi_driver.TIMEOUT) -> grpc_call.Answer:
+        asked.append(path.name)
+        if path.name != "c.sock":
+            await all_asked.wait()
+            raise TimeoutError
+        all_asked.set()
+        assert seconds < csi_driver.TIMEOUT
+        return grpc_call.Answer(0, "", text(1, "CSIPlugin") + text(2, "c") + text(3, "/c"))
+
+    all_asked = asyncio.Event()
+    monkeypatch.setattr(csi_driver, "call", call)
+    (tmp_path / csi_driver.REGISTRY).mkdir()
+    for name in ("a", "b", "c"):
+        (tmp_path / csi_driver.REGISTRY / f"{name}.sock").touch()
+    async with asyncio.timeout(10):
+        assert (await csi_driver.find(tmp_path, "c")).name == "c"
+    assert asked == ["a.sock", "b.sock", "c.sock", "c.sock"]
 
 
 def test_driver_objects(registry: Registry) -> None:

@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 TIMEOUT = 120.0
 """Seconds that a driver has for one call, as under a kubelet."""
+ASK_TIMEOUT = 5.0
+"""Seconds that a registrar has to say who it is; one that hangs must not hold up other drivers' volumes for long."""
 REGISTRY = "plugins_registry"
 STAGES = 1
 """A node capability: STAGE_UNSTAGE_VOLUME."""
@@ -93,38 +95,47 @@ class Driver:
 
 async def find(state_dir: Path, name: str) -> Driver:
     """The driver of a name. Raises Unavailable while none is registered."""
-    for registration in sorted((state_dir / REGISTRY).glob("**/*.sock")):
-        try:
-            answer = await call(registration, _REGISTRATION + "GetInfo", b"")
-            fields = dict(parse(answer.body))
-        except (OSError, GrpcError) as error:
-            logger.debug("%s: %s", registration, error)
-            continue
-        kind, found, endpoint = (_text(fields.get(field, b"")) for field in (1, 2, 3))
-        if kind == "CSIPlugin" and found == name:
+    sockets = sorted((state_dir / REGISTRY).glob("**/*.sock"))
+    endpoints = await asyncio.gather(*(_endpoint(one, name) for one in sockets))
+    for registration, endpoint in zip(sockets, endpoints, strict=True):
+        if endpoint is not None:
             await _tell_registered(registration)
-            return Driver(name, Path(endpoint) if endpoint else registration)
+            return Driver(name, endpoint)
     raise Unavailable(f"driver name {name} not found in the list of registered CSI drivers")
+
+
+async def _endpoint(registration: Path, name: str) -> Path | None:
+    """The socket of the driver ``name``, if that is whom a registrar is there for."""
+    try:
+        answer = await call(registration, _REGISTRATION + "GetInfo", b"", ASK_TIMEOUT)
+        fields = dict(parse(answer.body))
+    except (OSError, GrpcError) as error:
+        logger.debug("%s: %s", registration, error)
+        return None
+    kind, found, endpoint = (_text(fields.get(field, b"")) for field in (1, 2, 3))
+    if (kind, found) != ("CSIPlugin", name):
+        return None
+    return Path(endpoint) if endpoint else registration
 
 
 async def _tell_registered(registration: Path) -> None:
     """The registrar ends itself, and is started again, if it is never told."""
     try:
-        await call(registration, _REGISTRATION + "NotifyRegistrationStatus", number(1, 1))
+        await call(registration, _REGISTRATION + "NotifyRegistrationStatus", number(1, 1), ASK_TIMEOUT)
     except (OSError, GrpcError) as error:
         logger.debug("%s: %s", registration, error)
 
 
-async def call(path: Path, method: str, request: bytes) -> Answer:
-    """One call over a unix socket. Raises OSError, GrpcError."""
+async def call(path: Path, method: str, request: bytes, seconds: float = TIMEOUT) -> Answer:
+    """One call over a unix socket. Raises OSError (TimeoutError after ``seconds``), GrpcError."""
     connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connected.setblocking(False)
     try:
-        async with asyncio.timeout(TIMEOUT):
+        async with asyncio.timeout(seconds):
             await asyncio.get_running_loop().sock_connect(connected, str(path))
             return await grpc_call.unary(connected, "localhost", method, request)
     except TimeoutError as error:
-        raise TimeoutError(error.errno, f"no answer in {TIMEOUT:g} s") from None
+        raise TimeoutError(error.errno, f"no answer in {seconds:g} s") from None
     finally:
         connected.close()
 
