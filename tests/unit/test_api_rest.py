@@ -424,6 +424,16 @@ def test_what_is_read_from_protobuf(kind: str) -> None:
     assert protobuf.readable(resource)
 
 
+def test_every_message_of_the_table_is_in_it() -> None:
+    table = protobuf._messages()
+    named = {
+        wanted.removesuffix("?").removesuffix("[]").removesuffix("{}")
+        for fields in table.values()
+        for _, wanted in fields.values()
+    }
+    assert {"Container", "text", "LabelSelector"} <= named and named <= table.keys() | protobuf._SCALARS.keys()
+
+
 async def test_warning_of_hooks_that_fail(api: Harness) -> None:
     document = pod_document()
     document["spec"]["containers"][0]["lifecycle"] = {"preStop": {"tcpSocket": {"port": 1}}}
