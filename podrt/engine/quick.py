@@ -66,6 +66,9 @@ def _write(machine: Machine, sandbox: Sandbox, unit: Container, argv: tuple[str,
     if not argv or not argv[0] or record.spec.rlimits:
         return None
     security = record.spec.security
+    if security.process_label:
+        # The ordinary way writes it.
+        return None
     credentials = launch.credentials_of(security, record.command.user)
     program = launch.seccomp_program(machine, security, credentials.bounding)
     profile = launch.apparmor_profile(machine, security)
@@ -97,7 +100,6 @@ def _write(machine: Machine, sandbox: Sandbox, unit: Container, argv: tuple[str,
 def _begin(machine: Machine, record: ContainerRecord, made: steps.Steps, profile: str) -> int:
     """The steps on the host's side. Returns the lowest descriptor that is free afterwards."""
     made.call("prctl", libc.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    made.call("prctl", libc.PR_SET_DUMPABLE, 0, 0, 0, 0)
     # From here on it is known which number the next descriptor gets.
     made.call("close_range", steps.LIST_FD, 2**32 - 1, 0)
     free = steps.LIST_FD

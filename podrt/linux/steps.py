@@ -21,7 +21,9 @@ BASE: Final = 0x1_0000_0000
 MAX_BYTES: Final = 1 << 20
 TOKEN_BYTES: Final = 16
 REPORT: Final = struct.Struct(f"{TOKEN_BYTES}sqq")
-"""What the program writes when a step fails: its token, the number of the step (-1: no list), the errno."""
+"""What the program writes: its token, the number of a step that has failed (-1: what comes before the list), the errno.
+Or its token, :data:`STARTED`, and the pid of the copy of itself that carries out the list."""
+STARTED: Final = -2
 FAILED: Final = 125
 """Its exit code then."""
 REPORT_FD, PIDFD, LIST_FD = 3, 4, 5

@@ -1,8 +1,10 @@
 """Commands in running containers without a fork of the supervisor: a small program carries out a list of system calls.
 
 The list is the daemon's (``engine/quick.py``), finished and sealed; the supervisor only spawns. posix_spawn(3) shares
-the supervisor's memory until the program is executed, so nothing is copied, and no Python runs in the child. The
-program is run from a sealed memfd, as the supervisor is (CVE-2019-5736).
+the supervisor's memory until the program is executed, so nothing is copied, and no Python runs in the child. But until
+then the supervisor stands still, so nobody in the container may see the child: the program itself makes a copy that is
+in the container's PID namespace and the supervisor's child, and ends. The program is run from a sealed memfd, as the
+supervisor is (CVE-2019-5736).
 
 One message asks, one answers when the command has ended; no record is kept and no daemon but the one that asked hears
 of it; the next one's hello ends it. With the supervisor the command dies too: nobody could tell its exit to the one who
@@ -21,7 +23,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from podrt.linux import libc, steps
+from podrt.linux import steps
 from podrt.supervisor import interpreter
 from podrt.supervisor.child import HANDLED_SIGNALS
 
@@ -41,15 +43,15 @@ class Run(NamedTuple):
 class Runs:
     """The commands under way, by pid."""
 
-    def __init__(self, own_pid_namespace: int) -> None:
+    def __init__(self) -> None:
         self.by_pid: dict[int, Run] = {}
-        self._own_pid_namespace = own_pid_namespace
         self._tokens = itertools.count(1)
         self._program = _sealed_program()
         self._null = _above(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._reports, self._writer = reader, _above(writer)
         self._failed: dict[str, int] = {}
+        self._started: dict[str, int] = {}
 
     def start(self, identity: str, asked: tuple[int, int], fds: Sequence[int]) -> None:
         """Spawn; ``fds``: standard output, standard error, pidfd of the container's process, list. Raises OSError;
@@ -64,20 +66,20 @@ class Runs:
             sources = (self._null, output, error, self._writer, pidfd, listed)
             actions = [(os.POSIX_SPAWN_DUP2, source, target) for target, source in enumerate(sources)]
             token = f"{next(self._tokens):0{steps.TOKEN_BYTES}x}"
-            # Only concerns the next child.
-            libc.setns(pidfd, libc.CLONE_NEWPID)
-            try:
-                pid = os.posix_spawn(
-                    f"/proc/self/fd/{self._program}",
-                    ("podrt-steps", token),
-                    {},
-                    file_actions=actions,
-                    setsid=True,
-                    setsigmask=(),
-                    setsigdef=HANDLED_SIGNALS,
-                )
-            finally:
-                libc.setns(self._own_pid_namespace, libc.CLONE_NEWPID)
+            starter = os.posix_spawn(
+                f"/proc/self/fd/{self._program}",
+                ("podrt-steps", token),
+                {},
+                file_actions=actions,
+                setsigmask=(),
+                setsigdef=HANDLED_SIGNALS,
+            )
+            # Three system calls, in no cgroup and PID namespace of the container, which could hold it up.
+            os.waitid(os.P_PID, starter, os.WEXITED)
+            self._read_reports()
+            if (pid := self._started.pop(token, None)) is None:
+                number = self._failed.pop(token, errno.ECHILD)
+                raise OSError(number, f"entering the container: {os.strerror(number)}")
         finally:
             for copy, fd in zip(copies, fds, strict=True):
                 if copy != fd:
@@ -135,8 +137,9 @@ class Runs:
     def _read_reports(self) -> None:
         with contextlib.suppress(BlockingIOError):
             while data := os.read(self._reports, steps.REPORT.size):
-                token, _, number = steps.REPORT.unpack(data)
-                self._failed[token.decode("ascii", "replace")] = number
+                token, step, number = steps.REPORT.unpack(data)
+                told = self._started if step == steps.STARTED else self._failed
+                told[token.decode("ascii", "replace")] = number
 
 
 def _sealed_program() -> int:

@@ -47,7 +47,7 @@ class Supervisor:
         self.launches: dict[int, tuple[Launch, Readers]] = {}
         self.listener: _socket.socket | None = None
         self.own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        self.runs = Runs(self.own_pid_namespace)
+        self.runs = Runs()
         self.ended = False
         self._reexec_seq: int | None = None
         self._wakeup = -1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import signal
@@ -126,6 +127,18 @@ async def test_cve_2019_5736_the_program_is_sealed(lab: Lab) -> None:
             with entry.open("rb") as file:
                 found.append(fcntl.fcntl(file, fcntl.F_GET_SEALS) & seals == seals)
     assert found == [True]
+
+
+async def test_a_container_that_stops_all_it_can_see(lab: Lab) -> None:
+    """Its root may send signals to what is about to become a command in it. Nothing but that command may stand still:
+    while a posix_spawn(3) is under way, its parent does too."""
+    box = await lab.sandbox()
+    hostile = await lab.run(box, "c", command=("sh", "-c", "while :; do kill -STOP -1; done"))
+    other = await lab.run(box, "d")
+    for _ in range(10):
+        with contextlib.suppress(DeadlineError):
+            await lab.engine.exec_sync(hostile, ["true"], 0.3)
+        assert (await lab.engine.exec_sync(other, ["true"], scaled(10))).code == 0
 
 
 async def test_a_container_whose_end_could_not_be_written_down(lab: Lab) -> None:

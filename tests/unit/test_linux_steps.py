@@ -15,30 +15,36 @@ from podrt.supervisor.child import candidates, environment
 from podrt.supervisor.quick import PROGRAM
 
 pytestmark = pytest.mark.skipif(not steps.supported(), reason="no table of system calls for this machine")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="entering a PID namespace takes root")
 TOKEN = "0123456789abcdef"
 
 
 def carry_out(made: bytes, tmp_path: Path) -> tuple[int, bytes, tuple[bytes, int, int] | None]:
-    """Exit code, output, and report of the program with a list."""
+    """Exit code, output, and report of the program with a list; a process of this PID namespace is the container's."""
     listed = tmp_path / "list"
     listed.write_bytes(made)
     reader, writer = os.pipe()
+    pidfd = os.pidfd_open(os.getpid())
     with listed.open("rb") as file, open(os.devnull, "rb") as null:
-        script = (
-            f'exec {steps.REPORT_FD}>&{writer} {steps.PIDFD}</dev/null {steps.LIST_FD}</dev/fd/{file.fileno()} "$@"'
-        )
+        # By way of high numbers: those that are given may be those that are wanted.
+        fds = f"23>&{writer} 24<&{pidfd} 25</dev/fd/{file.fileno()}"
+        script = f'exec {fds}; exec {steps.REPORT_FD}>&23 {steps.PIDFD}<&24 {steps.LIST_FD}<&25 "$@"'
         done = subprocess.run(
             ["bash", "-c", script, "sh", "bash", "-c", f'exec -a podrt-steps "{PROGRAM}" {TOKEN}'],
             stdin=null,
             stdout=subprocess.PIPE,
-            pass_fds=(writer, file.fileno()),
+            pass_fds=(writer, pidfd, file.fileno()),
             check=False,
             timeout=60,
         )
     os.close(writer)
+    os.close(pidfd)
     with open(reader, "rb") as file:
-        report = file.read()
-    return done.returncode, done.stdout, steps.REPORT.unpack(report) if report else None
+        started, *reports = steps.REPORT.iter_unpack(file.read())
+    assert (done.returncode, started[:2]) == (steps.FAILED, (TOKEN.encode(), steps.STARTED))
+    # The copy is our child, as it is the supervisor's.
+    _, status = os.waitpid(started[2], 0)
+    return os.waitstatus_to_exitcode(status), done.stdout, reports[0] if reports else None
 
 
 def test_the_layout() -> None:
@@ -63,6 +69,7 @@ def test_what_a_list_can_not_hold() -> None:
         made.finish()
 
 
+@as_root
 def test_a_list_is_carried_out(tmp_path: Path) -> None:
     made = steps.Steps()
     text = b"written\n"
@@ -75,6 +82,7 @@ def test_a_list_is_carried_out(tmp_path: Path) -> None:
     assert carry_out(made.finish(), tmp_path) == (0, b"written\nb 1\n", None)
 
 
+@as_root
 def test_the_failing_step_is_reported(tmp_path: Path) -> None:
     made = steps.Steps()
     made.call("umask", 0o22)

@@ -2,6 +2,10 @@
  * Carries out a list of system calls, the last of which is execve(2): what stands between a spawn and a command in a
  * running container, where a fork of the supervisor would cost ten times as much.
  *
+ * Processes of the container can send signals to whatever is in their PID namespace, and while a spawn is under way the
+ * supervisor stands still with its child. So it spawns this program outside; only a copy that the program makes of itself
+ * is inside, a child of the supervisor (CLONE_PARENT), which hears of its pid by descriptor 3.
+ *
  * The list (podrt/linux/steps.py writes it) is descriptor 5, made to be mapped at BASE: a header, then what the calls
  * point to, then the calls. It decides nothing: a call that fails with an error that its step doesn't tolerate ends it,
  * and descriptor 3 gets the token of argv[1], the number of the step and the errno. Without a C library, so that it has
@@ -9,9 +13,9 @@
  */
 
 #if defined(__x86_64__)
-enum { NR_mmap = 9, NR_write = 1, NR_exit_group = 231 };
+enum { NR_mmap = 9, NR_write = 1, NR_exit_group = 231, NR_clone = 56, NR_setns = 308, NR_setsid = 112, NR_prctl = 157 };
 #elif defined(__aarch64__)
-enum { NR_mmap = 222, NR_write = 64, NR_exit_group = 94 };
+enum { NR_mmap = 222, NR_write = 64, NR_exit_group = 94, NR_clone = 220, NR_setns = 268, NR_setsid = 157, NR_prctl = 167 };
 #else
 #error "steps.c: add the system call numbers of this architecture"
 #endif
@@ -19,7 +23,10 @@ enum { NR_mmap = 222, NR_write = 64, NR_exit_group = 94 };
 typedef unsigned long word;
 
 #define BASE 0x100000000UL
-enum { REPORT = 3, LIST = 5, MAX_BYTES = 1 << 20, TOKEN = 16, FAILED = 125, MAX_ERRNO = 4095 };
+enum { REPORT = 3, PIDFD = 4, LIST = 5, MAX_BYTES = 1 << 20, TOKEN = 16, FAILED = 125, MAX_ERRNO = 4095 };
+enum { NOT_BEGUN = -1, STARTED = -2 }; /* instead of a step: errno of what comes before the list; pid of the copy */
+enum { CLONE_NEWPID = 0x20000000, CLONE_PARENT = 0x8000, CHILD_ENDS = 17 /* SIGCHLD */ };
+enum { PR_SET_DUMPABLE = 4 };
 /* PROT_READ | PROT_WRITE; MAP_PRIVATE | MAP_POPULATE | MAP_FIXED_NOREPLACE */
 enum { PROTECTION = 3, MAPPING = 0x2 | 0x8000 | 0x100000 };
 
@@ -76,24 +83,38 @@ static word carry_out(const struct step *step)
 	return result < 64 && step->tolerated >> result & 1 ? 0 : result;
 }
 
+/* -errno, or the pid of the copy; 0 in the copy. The memory that it has is not for the container's processes to read. */
+static word enter(void)
+{
+	word result = call(NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0, 0);
+
+	if (!result)
+		result = call(NR_setns, PIDFD, CLONE_NEWPID, 0, 0, 0, 0);
+	return result ? result : call(NR_clone, CLONE_PARENT | CHILD_ENDS, 0, 0, 0, 0, 0);
+}
+
 __attribute__((noreturn, used)) static void run(const word *stack)
 {
-	struct { char token[TOKEN]; word step, error; } report = { .step = (word)-1 };
+	struct { char token[TOKEN]; word step, error; } report = { .step = (word)NOT_BEGUN };
 	const struct list *list = (const struct list *)BASE;
-	word error = call(NR_mmap, BASE, MAX_BYTES, PROTECTION, MAPPING, LIST, 0);
+	word result;
 
 	/* stack: argc, argv[0], argv[1] */
 	for (int i = 0; stack[0] == 2 && i < TOKEN; i++)
 		report.token[i] = ((const char *)stack[2])[i];
-	if (error == BASE) {
-		error = 0;
-		for (word i = 0; i < list->count && !error; i++) {
+	result = enter();
+	if (result && result < (word)-MAX_ERRNO) {
+		report.step = (word)STARTED;
+		report.error = result;
+	} else if (result || (result = call(NR_mmap, BASE, MAX_BYTES, PROTECTION, MAPPING, LIST, 0)) != BASE) {
+		report.error = -result;
+	} else {
+		call(NR_setsid, 0, 0, 0, 0, 0, 0); /* can't fail: its pid is new */
+		for (word i = 0; i < list->count && !report.error; i++) {
 			report.step = i;
-			error = carry_out(&list->steps[i]);
+			report.error = carry_out(&list->steps[i]);
 		}
-	} else
-		error = -error;
-	report.error = error;
+	}
 	call(NR_write, REPORT, (word)&report, sizeof report, 0, 0, 0);
 	for (;;)
 		call(NR_exit_group, FAILED, 0, 0, 0, 0, 0);
