@@ -13,9 +13,11 @@ from podrt.model.classes import DEFAULT_PREEMPTION, PriorityClass
 from podrt.model.configuration import Secret
 from podrt.model.csi import PERSISTENT, CSIDriver, CSIDriverSpec
 from podrt.model.kinds import Object
+from podrt.model.meta import ObjectMeta
 from podrt.model.policy import LimitRange, LimitRangeItem, ResourceQuota
 from podrt.model.storage import (
     CLAIM_FINALIZER,
+    VOLUME_FINALIZER,
     PersistentVolume,
     PersistentVolumeClaim,
     StorageClass,
@@ -47,12 +49,7 @@ def with_defaults(obj: T) -> T:
     elif isinstance(obj, PersistentVolumeClaim):
         new = _claim(obj)
     elif isinstance(obj, PersistentVolume):
-        spec = replace(
-            obj.spec,
-            volume_mode=obj.spec.volume_mode or "Filesystem",
-            persistent_volume_reclaim_policy=obj.spec.persistent_volume_reclaim_policy or "Retain",
-        )
-        new = replace(obj, spec=spec, status=replace(obj.status, phase=obj.status.phase or "Pending"))
+        new = _volume(obj)
     elif isinstance(obj, StorageClass):
         new = replace(
             obj,
@@ -111,8 +108,23 @@ def claim_spec(spec: PersistentVolumeClaimSpec) -> PersistentVolumeClaimSpec:
 
 
 def _claim(claim: PersistentVolumeClaim) -> PersistentVolumeClaim:
-    metadata = claim.metadata
-    if CLAIM_FINALIZER not in metadata.finalizers and metadata.deletion_timestamp is None:
-        metadata = replace(metadata, finalizers=(*metadata.finalizers, CLAIM_FINALIZER))
     status = replace(claim.status, phase=claim.status.phase or "Pending")
+    metadata = _protected(claim.metadata, CLAIM_FINALIZER)
     return replace(claim, metadata=metadata, spec=claim_spec(claim.spec), status=status)
+
+
+def _volume(volume: PersistentVolume) -> PersistentVolume:
+    spec = replace(
+        volume.spec,
+        volume_mode=volume.spec.volume_mode or "Filesystem",
+        persistent_volume_reclaim_policy=volume.spec.persistent_volume_reclaim_policy or "Retain",
+    )
+    status = replace(volume.status, phase=volume.status.phase or "Pending")
+    return replace(volume, metadata=_protected(volume.metadata, VOLUME_FINALIZER), spec=spec, status=status)
+
+
+def _protected(metadata: ObjectMeta, finalizer: str) -> ObjectMeta:
+    """Kept while it is in use; ``node.claims`` takes the finalizer away."""
+    if finalizer in metadata.finalizers or metadata.deletion_timestamp is not None:
+        return metadata
+    return replace(metadata, finalizers=(*metadata.finalizers, finalizer))

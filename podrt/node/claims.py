@@ -2,9 +2,9 @@
 
 A class of provisioner ``podrt.dev/local`` makes ``<state_dir>/volumes/pvc-<uid>`` for each claim; the class ``local``
 (Delete) is there from the start and is the default. A directory has no size: the capacity is what was asked for, and
-is not enforced; of mode Block it is a file of that size, used by a loop device. A claim that a Pod uses is kept until
-the Pod has ended (``pvc-protection``). When a claim goes, its volume is deleted with its files, or kept as Released, as
-``persistentVolumeReclaimPolicy`` says.
+is not enforced; of mode Block it is a file of that size, used by a loop device. A claim is kept as long as there is a
+Pod that names it (``pvc-protection``), ended or not, and a volume as long as its claim (``pv-protection``). When a
+claim goes, its volume is deleted with its files, or kept as Released, as ``persistentVolumeReclaimPolicy`` says.
 
 Everything is derived from the stored objects, so a step that a crash cut off is done at the next start.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from podrt.model.storage import (
     CLAIM_FINALIZER,
     DEFAULT_CLASS,
     LOCAL_PROVISIONER,
+    VOLUME_FINALIZER,
     LocalVolumeSource,
     PersistentVolume,
     PersistentVolumeClaim,
@@ -63,6 +65,7 @@ class Claims:
         self._closed = False
         self._removals: dict[str, asyncio.Task[None]] = {}
         self._told: dict[str, str] = {}
+        self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._unsubscribe: list[Callable[[], None]] = []
 
     def start(self) -> None:
@@ -87,6 +90,12 @@ class Claims:
         claim = self._store.find(PersistentVolumeClaim, pod.metadata.namespace, name)
         return claim is not None and any(one.metadata.uid != pod.metadata.uid for one in self._users(claim))
 
+    def turn(self, volume: str) -> asyncio.Lock:
+        """Held while a volume is made ready for a Pod, or undone after its last one: one Pod must not undo what
+        another has just been given.
+        """
+        return self._turns.setdefault(volume, asyncio.Lock())
+
     def needed(self, namespace: str, name: str) -> None:
         """A Pod is to be started with a claim: WaitForFirstConsumer waits no longer."""
         self._wanted.add((namespace, name))
@@ -96,10 +105,7 @@ class Claims:
 
     def _on_change(self, change: Change) -> None:
         if isinstance(change.object, Pod) and change.old is not None and change.new is not None:
-            before, after = change.old, change.new
-            assert isinstance(before, Pod) and isinstance(after, Pod)
-            if before.status.phase == after.status.phase:
-                return
+            return  # What counts is that there is a Pod, not how it does.
         if not self._scheduled and not self._closed:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._settle)
@@ -125,8 +131,7 @@ class Claims:
         assert isinstance(claim, PersistentVolumeClaim)
         if claim.metadata.deletion_timestamp is not None:
             if CLAIM_FINALIZER in claim.metadata.finalizers and not any(self._users(claim)):
-                left = tuple(one for one in claim.metadata.finalizers if one != CLAIM_FINALIZER)
-                self._registry.update(replace(claim, metadata=replace(claim.metadata, finalizers=left)))
+                self._registry.release(claim, CLAIM_FINALIZER)
             return
         if self._orphaned(claim):
             self._registry.delete(PersistentVolumeClaim, claim.metadata.namespace, claim.metadata.name)
@@ -139,10 +144,8 @@ class Claims:
             self._bind_or_provision(claim)
 
     def _users(self, claim: PersistentVolumeClaim) -> Iterable[Pod]:
-        """Pods that have not ended and use a claim."""
+        """Pods that use a claim. One that has ended has its volumes until it is deleted."""
         for pod in self._store.list(Pod, claim.metadata.namespace).items:
-            if pod.status.phase in ("Succeeded", "Failed") and pod.metadata.deletion_timestamp is None:
-                continue
             if any(claim_name(pod, volume) == claim.metadata.name for volume in pod.spec.volumes):
                 yield pod
 
@@ -260,15 +263,27 @@ class Claims:
         about = volume.spec.claim_ref
         if about is None or not about.uid:
             if volume.status.phase in ("", "Pending"):
-                self._set_volume_phase(volume, "Available")
+                volume = self._set_volume_phase(volume, "Available")
+            self._let_go(volume)
             return
         claim = self._store.find(PersistentVolumeClaim, about.namespace, about.name)
-        if (claim is not None and claim.metadata.uid == about.uid) or volume.status.phase == "Failed":
+        if claim is not None and claim.metadata.uid == about.uid:
+            return
+        if volume.status.phase == "Failed":
+            self._let_go(volume)
             return
         if volume.status.phase != "Released":
             volume = self._set_volume_phase(volume, "Released")
-        if volume.spec.persistent_volume_reclaim_policy == "Delete" and volume.metadata.name not in self._removals:
+        if volume.spec.persistent_volume_reclaim_policy != "Delete":
+            self._let_go(volume)
+        elif volume.metadata.name not in self._removals:
             self._removals[volume.metadata.name] = asyncio.get_running_loop().create_task(self._remove(volume))
+
+    def _let_go(self, volume: PersistentVolume) -> None:
+        """A volume that is being deleted and that no claim has goes."""
+        metadata = volume.metadata
+        if metadata.deletion_timestamp is not None and VOLUME_FINALIZER in metadata.finalizers:
+            self._registry.release(volume, VOLUME_FINALIZER)
 
     def _set_volume_phase(self, volume: PersistentVolume, phase: str, message: str = "") -> PersistentVolume:
         status = PersistentVolumeStatus(phase=phase, message=message, reason="VolumeFailedDelete" if message else "")

@@ -143,7 +143,9 @@ def volume_update(causes: Causes, new: PersistentVolume, old: PersistentVolume) 
     for name in _SOURCES:
         if getattr(new.spec, name) != getattr(old.spec, name):
             causes.forbidden("spec.persistentvolumesource", "spec.persistentvolumesource is immutable after creation")
-            return
+            break
+    if new.spec.volume_mode != old.spec.volume_mode:
+        causes.invalid("spec.volumeMode", new.spec.volume_mode, "field is immutable")
 
 
 def storage_class(value: StorageClass) -> Causes:

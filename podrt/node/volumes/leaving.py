@@ -44,9 +44,10 @@ async def _detach_claim(
     state_dir, spec = context.config.state_dir, found.spec
     if spec.csi is not None:
         await csi.unpublish(state_dir, spec.csi.driver, spec.csi.volume_handle, directory, volume.name)
-    if context.claims.used_besides(pod, claim.claim_name(pod, volume)):
-        return
-    if spec.csi is not None:
-        await csi.unstage(state_dir, spec.csi)
-    elif spec.volume_mode == "Block" and spec.local is not None:
-        await asyncio.to_thread(block.release, Path(spec.local.path), context.claims.root)
+    async with context.claims.turn(found.metadata.name):
+        if context.claims.used_besides(pod, claim.claim_name(pod, volume)):
+            return
+        if spec.csi is not None:
+            await csi.unstage(state_dir, spec.csi)
+        elif spec.volume_mode == "Block" and spec.local is not None:
+            await asyncio.to_thread(block.release, Path(spec.local.path), context.claims.root)

@@ -153,11 +153,13 @@ class PodVolumes:
             return Prepared(path, bound.read_only or bound.nfs.read_only, idmap=False)
         if bound.volume.spec.csi is not None:
             state_dir, store = self._context.config.state_dir, self._context.store
-            found = await csi.publish(state_dir, store, pod, volume.name, bound.volume, self._directory)
+            async with self._context.claims.turn(bound.volume.metadata.name):
+                found = await csi.publish(state_dir, store, pod, volume.name, bound.volume, self._directory)
             return await self._published(pod, found, read_only=bound.read_only)
         path = Path(bound.path)
         if bound.volume.spec.volume_mode == "Block":
-            node = await asyncio.to_thread(block.device, path, self._context.claims.root)
+            async with self._context.claims.turn(bound.volume.metadata.name):
+                node = await asyncio.to_thread(block.device, path, self._context.claims.root)
             return Prepared(node, bound.read_only, block=True)
         if not path.is_dir():
             raise Unavailable(f"{path} of persistentvolume {bound.volume.metadata.name} is no directory on this host")
