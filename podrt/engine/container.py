@@ -27,6 +27,7 @@ from podrt.engine.specs import ContainerSpec, ContainerStatus, EventKind, Namesp
 from podrt.engine.state import Container, Machine, Sandbox, closing, remove_directory
 from podrt.engine.undo import UndoStack
 from podrt.errors import Cause, ConflictError, DeadlineError, InvalidError, LaunchError, UnsupportedError
+from podrt.linux import selinux
 from podrt.supervisor.protocol import LaunchSpec
 from podrt.supervisor.wire import close_all
 
@@ -45,6 +46,8 @@ async def create(machine: Machine, sandbox_id: str, spec: ContainerSpec) -> str:
         await threads.patiently(lambda: launch.check(machine, spec), f"the volumes of container {spec.name}")
     else:
         launch.check(machine, spec)
+    if spec.security.mount_label:
+        await undo.finish(asyncio.to_thread(_relabel, spec), f"labels of the volumes of container {spec.name}")
     # Anew, for it may have been stopped or removed meanwhile.
     sandbox = machine.sandbox(sandbox_id)
     _check_ready(sandbox, spec)
@@ -177,6 +180,13 @@ async def update(machine: Machine, container_id: str, resources: Resources) -> N
 
 
 # -- steps
+
+
+def _relabel(spec: ContainerSpec) -> None:
+    """The files of the mounts that ask for it. Raises OSError."""
+    for mount in spec.mounts:
+        if mount.relabel and mount.source:
+            selinux.relabel(mount.source, spec.security.mount_label)
 
 
 def _check_ready(sandbox: Sandbox, spec: ContainerSpec) -> None:

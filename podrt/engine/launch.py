@@ -16,7 +16,7 @@ from podrt.engine.rootfs import Bind, Request, plan
 from podrt.engine.specs import ContainerSpec, IdMap, Mount, NamespaceMode, SandboxSpec, SeccompKind, Security
 from podrt.engine.state import Container, Machine, Sandbox
 from podrt.errors import Cause, ConflictError, InvalidError, UnsupportedError
-from podrt.linux import apparmor, caps, libc, namespace, seccomp
+from podrt.linux import apparmor, caps, libc, namespace, seccomp, selinux
 from podrt.linux import mount as ops
 from podrt.supervisor.protocol import Credentials, LaunchSpec, Log, Stdio
 from podrt.supervisor.wire import sealed_memfd
@@ -171,6 +171,7 @@ def container(machine: Machine, sandbox: Sandbox, unit: Container, fds: list[int
         terminal=spec.tty,
         credentials=credentials,
         apparmor=apparmor_profile(machine, spec.security),
+        label=spec.security.process_label,
         cwd=unit.record.command.cwd,
         argv=unit.record.command.argv,
         env=unit.record.command.env,
@@ -250,6 +251,7 @@ def exec_(machine: Machine, sandbox: Sandbox, unit: Container, argv: Sequence[st
         rlimits=command.rlimits(spec.rlimits),
         credentials=credentials,
         apparmor=apparmor_profile(machine, spec.security),
+        label=spec.security.process_label,
         cwd=unit.record.command.cwd,
         argv=tuple(argv),
         env=unit.record.command.env,
@@ -319,6 +321,16 @@ def apparmor_profile(machine: Machine, security: Security) -> str:
     return machine.apparmor
 
 
+def check_labels(whose: str, *labels: str) -> None:
+    """Raises InvalidError for an SELinux label that the loaded policy doesn't know."""
+    for label in filter(None, labels):
+        if not selinux.valid(label):
+            raise InvalidError(
+                f"{whose}: securityContext.seLinuxOptions: {label} is no label of the SELinux policy of this machine",
+                (Cause("securityContext.seLinuxOptions", f"the policy has no label {label}"),),
+            )
+
+
 def compile_default_filter() -> None:
     """Fill the cache of compiled filters with that of a plain container."""
     seccomp.compile("RuntimeDefault", credentials_of(Security(), "0").bounding)
@@ -365,6 +377,7 @@ def rootfs_request(
         root_uid=outside(shared.uid_maps, 0),
         root_gid=outside(shared.gid_maps, 0),
         tty_gid=outside(shared.gid_maps, _TTY_GROUP),
+        label=spec.security.mount_label,
     )
 
 
@@ -386,6 +399,7 @@ def check(machine: Machine, spec: ContainerSpec) -> None:
             devices=trees.nodes(spec.devices),
         )
     )
+    check_labels(f"container {spec.name}", spec.security.process_label, spec.security.mount_label)
     command.rlimits(spec.rlimits)
     capabilities = credentials_of(spec.security, "0").bounding
     if spec.security.seccomp == SeccompKind.LOCALHOST and not spec.security.privileged:

@@ -149,6 +149,8 @@ class Request:
     """The outside ids of the container's root."""
     tty_gid: int = _TTY_GROUP
     """The outside id of group 5."""
+    label: str = ""
+    """The SELinux label of all files of the container's own."""
 
 
 @dataclass(slots=True)
@@ -230,8 +232,9 @@ def _depth(path: str) -> int:
 
 
 def _overlay(request: Request, sources: list[Source]) -> Any:
+    labelled = _labelled(request)
     if not request.user_namespace:
-        return ops.Overlay(request.root, request.layers, request.upper, request.work)
+        return ops.Overlay(request.root, request.layers, request.upper, request.work, labelled)
     first = len(sources)
     lower = [Source(path=path, recursive=False, idmap=True) for path in request.layers]
     sources.extend(lower)
@@ -240,13 +243,20 @@ def _overlay(request: Request, sources: list[Source]) -> Any:
         request.layers,
         request.upper,
         request.work,
+        labelled,
         lower_fds=tuple(range(first, first + len(lower))),
     )
+
+
+def _labelled(request: Request) -> tuple[str, ...]:
+    """The option that gives every file of a new file system one SELinux label."""
+    return (f"context={request.label}",) if request.label else ()
 
 
 def _standard(request: Request) -> list[tuple[str, Make]]:
     read_only = 0 if request.privileged else libc.MOUNT_ATTR_RDONLY
     owner = (f"uid={request.root_uid}", f"gid={request.root_gid}") if request.user_namespace else ()
+    labelled = _labelled(request)
 
     def mount(target: str, fstype: str, attrs: int, *options: str) -> tuple[str, Make]:
         def standard(_sources: list[Source]) -> Any:
@@ -256,7 +266,7 @@ def _standard(request: Request) -> list[tuple[str, Make]]:
 
     steps = [
         mount("/proc", "proc", _PLAIN),
-        mount("/dev", "tmpfs", libc.MOUNT_ATTR_NOSUID, "mode=755", "size=65536k", *owner),
+        mount("/dev", "tmpfs", libc.MOUNT_ATTR_NOSUID, "mode=755", "size=65536k", *owner, *labelled),
         mount(
             "/dev/pts",
             "devpts",
@@ -265,8 +275,9 @@ def _standard(request: Request) -> list[tuple[str, Make]]:
             "ptmxmode=0666",
             "mode=0620",
             f"gid={request.tty_gid}",
+            *labelled,
         ),
-        mount("/dev/mqueue", "mqueue", _PLAIN),
+        mount("/dev/mqueue", "mqueue", _PLAIN, *labelled),
         mount("/sys", "sysfs", _PLAIN | read_only),
     ]
     if request.shm:
@@ -274,7 +285,7 @@ def _standard(request: Request) -> list[tuple[str, Make]]:
     nested = any(hierarchy.name for hierarchy in request.hierarchies)
     if nested:
         # Writable until the mount points in it are made; it is of this container alone and holds nothing else.
-        steps.append(mount("/sys/fs/cgroup", "tmpfs", _PLAIN, "mode=755", "size=64k", *owner))
+        steps.append(mount("/sys/fs/cgroup", "tmpfs", _PLAIN, "mode=755", "size=64k", *owner, *labelled))
     for hierarchy in request.hierarchies:
         target = posixpath.join("/sys/fs/cgroup", hierarchy.name).rstrip("/")
         if hierarchy.source:

@@ -7,7 +7,7 @@ import os
 from podrt.engine import launch, parts
 from podrt.engine.specs import NamespaceMode
 from podrt.engine.state import Sandbox
-from podrt.linux import libc
+from podrt.linux import libc, selinux
 from podrt.network import files
 from podrt.network.types import Attachment, Dns
 
@@ -16,9 +16,11 @@ def mount_shm(sandbox: Sandbox) -> None:
     """A tmpfs that the containers share, owned by their root. Raises OSError."""
     spec = sandbox.record.spec
     sandbox.shm.mkdir(mode=0o700)
+    launch.check_labels(f"sandbox {spec.name}", spec.mount_label)
+    label = f',context="{spec.mount_label}"' if spec.mount_label else ""
     owner = f",uid={launch.outside(spec.uid_maps, 0)},gid={launch.outside(spec.gid_maps, 0)}" if spec.uid_maps else ""
     flags = libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
-    libc.mount("shm", str(sandbox.shm), "tmpfs", flags, f"mode=1777,size={spec.shm_size}{owner}")
+    libc.mount("shm", str(sandbox.shm), "tmpfs", flags, f"mode=1777,size={spec.shm_size}{owner}{label}")
 
 
 def unmount_shm(sandbox: Sandbox) -> None:
@@ -57,3 +59,5 @@ def write(sandbox: Sandbox, connected: Attachment | None) -> None:
                 os.fchown(fd, uid, gid)
         finally:
             os.close(fd)
+        if spec.mount_label:
+            selinux.relabel(os.fspath(path), spec.mount_label)

@@ -104,6 +104,8 @@ class SandboxSpec(Struct, frozen=True, kw_only=True):
     runtime_handler: str = ""
     privileged: bool = False
     """It may have privileged containers (only asked by the CRI)."""
+    mount_label: str = ""
+    """The SELinux label of what its containers share: /dev/shm, hosts, hostname and resolv.conf; empty for none."""
 
 
 class Propagation(enum.StrEnum):
@@ -129,6 +131,8 @@ class Mount(Struct, frozen=True, kw_only=True):
     """Make a directory where ``source`` is missing, as other runtimes of the CRI do."""
     idmap: bool = True
     """In a sandbox with a user namespace: show the files with the ids that they have on the host."""
+    relabel: bool = False
+    """Give all files of the source the container's ``mount_label``, if it has one."""
 
 
 class Device(Struct, frozen=True, kw_only=True):
@@ -170,6 +174,10 @@ class Security(Struct, frozen=True, kw_only=True):
     masked_paths: tuple[str, ...] | None = None
     """None: those of a plain container. Nothing is masked in a privileged one."""
     read_only_paths: tuple[str, ...] | None = None
+    process_label: str = ""
+    """The SELinux label of its processes; empty: as the host's policy has it."""
+    mount_label: str = ""
+    """That of its files."""
 
 
 class ContainerSpec(Struct, frozen=True, kw_only=True):

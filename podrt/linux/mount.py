@@ -32,6 +32,8 @@ from podrt.linux.overlay import attach_layers, configure, mount_overlay
 _EMPTY = libc.MOVE_MOUNT_F_EMPTY_PATH | libc.MOVE_MOUNT_T_EMPTY_PATH
 _NULL_DEVICE = os.makedev(1, 3)
 _GONE = (errno.ENOENT, errno.ENOTDIR)
+_CONTEXT = "context="
+"""The option of SELinux that gives all files of a mount one label."""
 
 
 class Context:
@@ -71,6 +73,15 @@ def _refuse_proc(target_fd: int, path: str) -> None:
     """No mount of the user's choice on procfs: it would hide what the runtime's own writes go to (CVE-2025-52881)."""
     if libc.fstatfs_type(target_fd) == libc.PROC_SUPER_MAGIC:
         raise OSError(errno.EPERM, "mounting inside /proc is not allowed", path)
+
+
+def _set_label(fd: int, label: str) -> None:
+    """The SELinux label of an O_PATH descriptor's file; passed over where the file system has none."""
+    try:
+        os.setxattr(f"/proc/self/fd/{fd}", "security.selinux", label.encode())
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
 
 
 # -- the operations
@@ -157,9 +168,16 @@ class FileSystem(NamedTuple):
             try:
                 if self.source:
                     libc.fsconfig(fd, libc.FSCONFIG_SET_STRING, "source", self.source)
-                configure(fd, self.options)
+                options, label = self.options, ""
+                if self.fstype == "mqueue":
+                    # One of an IPC namespace, which other containers may have mounted with another label.
+                    label = next((one[len(_CONTEXT) :] for one in options if one.startswith(_CONTEXT)), "")
+                    options = tuple(one for one in options if not one.startswith(_CONTEXT))
+                configure(fd, options)
                 libc.fsconfig(fd, libc.FSCONFIG_CMD_CREATE)
                 mount_fd = libc.fsmount(fd, attributes=self.attrs)
+                if label:
+                    _set_label(mount_fd, label)
             finally:
                 os.close(fd)
             try:

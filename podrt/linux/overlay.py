@@ -82,7 +82,13 @@ def _by_page(target: str, lower: Sequence[str], options: Sequence[str]) -> None:
     try:
         for layer in lower:
             fds.append(os.open(layer, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-        data = ",".join([*options, "lowerdir=" + ":".join(map(str, fds))])
+        # A comma in a label ends no option if it is quoted, and fsconfig(2) would take the quotes for a part of it.
+        quoted = [
+            f'context="{value}"' if key == "context" else option
+            for option in options
+            for key, _, value in (option.partition("="),)
+        ]
+        data = ",".join([*quoted, "lowerdir=" + ":".join(map(str, fds))])
         if len(os.fsencode(data)) > 4095:
             raise OSError(errno.E2BIG, f"{len(lower)} layers don't fit in one mount", target)
         os.chdir("/proc/self/fd")

@@ -78,6 +78,7 @@ class Child:
         self.stdio: list[int] = []
         self.master: int | None = None
         self.namespace_fds: list[int] = []
+        self.label_fds: tuple[int, ...] = ()
         self.user_fd = next((fds[index] for kind, index in spec.join if kind == "user"), None)
 
     def run(self, nofile: tuple[int, int]) -> NoReturn:
@@ -104,6 +105,8 @@ class Child:
         self._open_stdio()
         self.step = "apparmor"
         attribute_fd = setup.open_apparmor() if spec.apparmor else None
+        self.step = "selinux"
+        self.label_fds = setup.open_label() if spec.label else ()
         self.step = "namespace"
         self._namespaces()
         self.step = "hostname"
@@ -248,6 +251,9 @@ class Child:
     def _exec(self, identity: users.Identity, attribute_fd: int | None, nofile: tuple[int, int]) -> NoReturn:
         spec = self.spec
         credentials = spec.credentials
+        self.step = "selinux"
+        for label_fd in self.label_fds:
+            os.write(label_fd, spec.label.encode())
         self.step = "keyring"
         setup.join_keyring()
         self.step = "seccomp"

@@ -128,6 +128,8 @@ class LaunchSpec(NamedTuple):
     terminal: bool = False
     credentials: Credentials = Credentials()
     apparmor: str = ""
+    label: str = ""
+    """The SELinux label of the process; empty: as the policy has it."""
     cwd: str = "/"
     argv: tuple[str, ...] = ()
     """argv[0] is looked up in the PATH of ``env`` inside the container. Empty: exit 0 after the set-up."""

@@ -72,6 +72,14 @@ def open_apparmor() -> int:
     raise OSError(errno.EOPNOTSUPP, "this kernel has no AppArmor")
 
 
+def open_label() -> tuple[int, int]:
+    """The attributes that set the SELinux label of the next exec and of new keyrings; see :func:`open_apparmor`."""
+    fds = tuple(os.open(f"/proc/self/attr/{name}", os.O_WRONLY | os.O_CLOEXEC) for name in ("exec", "keycreate"))
+    if any(libc.fstatfs_type(fd) != libc.PROC_SUPER_MAGIC for fd in fds):
+        raise OSError(errno.EINVAL, "not on a procfs", "/proc/self/attr")
+    return fds[0], fds[1]
+
+
 def set_names(hostname: str, domainname: str) -> None:
     if hostname:
         _socket.sethostname(hostname)
