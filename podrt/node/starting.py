@@ -6,7 +6,7 @@ has run and ended, like any other.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 
 from podrt.engine.specs import ContainerSpec, Mount, SandboxStatus
 from podrt.errors import InvalidError, LaunchError, NotFoundError, PodrtError
@@ -24,10 +24,13 @@ from podrt.node.images import ImageFailure, ImagePending, PodImages
 from podrt.node.order import containers
 
 Started = Callable[[Pod, Container, str, Facts], None]
+Guard = Callable[[Coroutine[None, None, object]], Awaitable[bool]]
 
 
 class Starter:
-    """Of one Pod. ``started(pod, spec, container id, facts)`` is called with each container that runs."""
+    """Of one Pod. ``started(pod, spec, container id, facts)`` is called with each container that runs;
+    ``unless_deleted(work)`` does work that may take long and tells whether it was done.
+    """
 
     def __init__(
         self,
@@ -37,6 +40,7 @@ class Starter:
         images: PodImages,
         failures: Failures,
         started: Started,
+        unless_deleted: Guard,
     ) -> None:
         self._context = context
         self._directory = directory
@@ -44,6 +48,7 @@ class Starter:
         self._images = images
         self._failures = failures
         self._started = started
+        self._unless_deleted = unless_deleted
 
     # The sandbox
 
@@ -55,7 +60,8 @@ class Starter:
             return
         try:
             self._check_handler(pod)
-            await self._volumes.set_up(pod, again=True)
+            if not await self._unless_deleted(self._volumes.set_up(pod, again=True)):
+                return
             # Chosen and taken without a pause between: nobody else can have it meanwhile.
             slot = context.id_slot(pod.metadata.uid) if pod.spec.host_users is False else 0
             sizes = context.page_sizes()
@@ -100,7 +106,8 @@ class Starter:
         if (image_id := await self._image(pod, spec)) is None:
             return
         try:
-            await self._volumes.set_up(pod)
+            if not await self._unless_deleted(self._volumes.set_up(pod)):
+                return
             sandbox_id, engine_spec = await self._engine_spec(pod, spec, start, image_id)
         except (InvalidError, OSError) as error:
             self._failures.container(pod, spec, "CreateContainerConfigError", str(error))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 
 import msgspec
@@ -63,7 +63,13 @@ class PodWorker:
         self._images = PodImages(context, lambda: self._failures.retry(PULLING))
         self._volumes = volumes.PodVolumes(context, self._directory)
         self._starter = Starter(
-            context, self._directory, self._volumes, self._images, self._failures, self._attendant.started
+            context,
+            self._directory,
+            self._volumes,
+            self._images,
+            self._failures,
+            self._attendant.started,
+            self._unless_deleted,
         )
         self._resizer = Resizer(context, self.poke)
         self._messages: dict[str, str] = {}
@@ -118,6 +124,29 @@ class PodWorker:
             self._resizer.close()
             self._volumes.close()
             self._images.close()
+
+    async def _unless_deleted(self, work: Coroutine[None, None, object]) -> bool:
+        """Do ``work``, but not beyond the time when the Pod is to be deleted; whether it was done. Raises what it does.
+
+        A file server or driver that hangs must not hold up the Pod's end, too.
+        """
+        doing = asyncio.get_running_loop().create_task(work)
+        try:
+            while not doing.done():
+                self._wake.clear()
+                pod = self._context.store.find(Pod, self._namespace, self._name)
+                if pod is None or pod.metadata.uid != self.uid or pod.metadata.deletion_timestamp is not None:
+                    return False
+                woken = asyncio.get_running_loop().create_task(self._wake.wait())
+                try:
+                    await asyncio.wait((doing, woken), return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    woken.cancel()
+            doing.result()
+            return True
+        finally:
+            doing.cancel()
+            await asyncio.wait((doing,))
 
     async def _sleep(self, seconds: float) -> None:
         try:
@@ -242,13 +271,13 @@ class PodWorker:
         except volumes.Unavailable as error:
             self._context.event(pod, "Warning", "FailedUnmount", f"UnmountVolume.TearDown failed: {error}")
             return RETRY_AFTER_ERROR
+        self._volumes.close()
         await asyncio.to_thread(self._remove_files, pod)
         if self._context.remove_pod(pod):
             return None
         return MAX_NAP
 
     def _remove_files(self, pod: Pod) -> None:
-        self._volumes.close()
         self._directory.remove()
         self._volumes.removed(pod)
         volumes.remove_tree(Path(convert.log_directory(self._context.config, pod)))
@@ -258,6 +287,7 @@ class PodWorker:
         for box in self._sandboxes():
             await self._context.engine.remove_sandbox(box.id)
         await self._volumes.detach(self._last)
+        self._volumes.close()
         await asyncio.to_thread(self._remove_files, self._last)
 
 

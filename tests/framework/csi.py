@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,11 +19,15 @@ NAME = "csi.example.com"
 
 
 class Driver:
-    """``calls``: (method, {field: value}) of all calls; ``refuse``: a method that fails."""
+    """``calls``: (method, {field: value}) of all calls; ``refuse``: a method that fails; ``hang``: one that does not
+    answer before :meth:`close`.
+    """
 
     def __init__(self, state_dir: Path, directory: Path, *, stages: bool = True) -> None:
         self.calls: list[tuple[str, dict[int, Any]]] = []
         self.refuse = ""
+        self.hang = ""
+        self._closed = threading.Event()
         self.mounted: set[Path] = set()
         self._stages = stages
         self._registry = state_dir / "plugins_registry"
@@ -53,6 +58,8 @@ class Driver:
             for field, value in parse(request):
                 fields[field] = [*fields[field], value] if field in fields else [value]
             self.calls.append((name, fields))
+            if name == self.hang:
+                self._closed.wait()
             if name == self.refuse:
                 context.abort(grpc.StatusCode.INTERNAL, "the driver is out of order")
             return answer(fields)
@@ -97,6 +104,7 @@ class Driver:
         return b""
 
     def close(self) -> None:
+        self._closed.set()
         self._server.stop(0).wait()
         shutil.rmtree(self._registry)
         for target in self.mounted:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from podrt.node.volumes.csi_driver import TIMEOUT
 from tests.framework.client import path_of
 from tests.framework.csi import NAME, Driver, entries
 from tests.framework.daemon import Daemon, eventually
@@ -112,6 +114,21 @@ def test_what_the_driver_says_is_told(shared_daemon: Daemon, driver: Driver) -> 
     driver.refuse = ""
     shared_daemon.wait_for("waits", "deleted")
     unpersistent(shared_daemon)
+
+
+def test_a_driver_that_hangs_holds_up_neither_its_pod_s_deletion_nor_others(
+    shared_daemon: Daemon, driver: Driver
+) -> None:
+    driver.hang = "NodePublishVolume"
+    volumes = [{"name": "v", "csi": {"driver": NAME}}]
+    shared_daemon.apply(pod("stuck", container(volumeMounts=MOUNTS), volumes=volumes))
+    eventually(lambda: driver.named("NodePublishVolume"))
+    shared_daemon.apply(pod("lively"))
+    shared_daemon.wait_for("lively", "Running")
+    began = time.monotonic()
+    shared_daemon.delete("stuck")
+    assert time.monotonic() - began < TIMEOUT / 2
+    assert driver.named("NodeUnpublishVolume")
 
 
 def test_drivers_that_can_not_be_had(shared_daemon: Daemon) -> None:

@@ -89,7 +89,7 @@ async def publish(
     place = staging(state_dir, source)
     staged = await driver.stages()
     if staged:
-        make_directory(place, 0o750)
+        _make_staging(place)
         await driver.stage(wanted, place, _secret_of(objects, source.node_stage_secret_ref))
     path = target(directory, name)
     make_directory(path.parent, 0o750)
@@ -108,17 +108,29 @@ async def unpublish(state_dir: Path, driver_name: str, volume_id: str, directory
 
 
 async def unstage(state_dir: Path, source: CSIPersistentVolumeSource) -> None:
-    """No Pod has the volume any more. Raises Unavailable, OSError."""
+    """No Pod has the volume any more. Raises Unavailable."""
     place = staging(state_dir, source)
-    if not place.is_dir():
+    if not place.parent.is_dir():
         return
     driver = await csi_driver.find(state_dir, source.driver)
     await driver.unstage(source.volume_handle, place)
-    place.rmdir()
+    try:
+        place.rmdir()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise Unavailable(f"CSI driver {source.driver}: after NodeUnstageVolume: {place}: {error.strerror}") from error
     # Others may have volumes beside it.
     for parent in place.parents[:5]:
         with contextlib.suppress(OSError):
             parent.rmdir()
+
+
+def _make_staging(place: Path) -> None:
+    """The place itself is not looked at: it may be a mount whose server has gone, and a look at it never return."""
+    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        place.mkdir(0o750)
 
 
 def staging(state_dir: Path, source: CSIPersistentVolumeSource) -> Path:
