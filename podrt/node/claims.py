@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -180,7 +181,13 @@ class Claims:
             text = "waiting for first consumer to be created before binding"
             self._tell(claim, NORMAL, "WaitForFirstConsumer", text)
         else:
-            self._bind(claim, self._provision(claim, found), class_name)
+            try:
+                volume = self._provision(claim, found)
+            except OSError as error:
+                text = f"failed to provision volume with StorageClass {class_name!r}: {os.strerror(error.errno or 0)}"
+                self._tell(claim, WARNING, "ProvisioningFailed", text)
+                return
+            self._bind(claim, volume, class_name)
 
     def _is_wanted(self, claim: PersistentVolumeClaim) -> bool:
         return (claim.metadata.namespace, claim.metadata.name) in self._wanted
@@ -222,7 +229,11 @@ class Claims:
         path.chmod(0o777)
         disk: Path | None = None
         if claim.spec.volume_mode == "Block":
-            disk = block.make_disk(path, math.ceil(parse(claim.spec.resources.requests["storage"]).value))
+            try:
+                disk = block.make_disk(path, math.ceil(parse(claim.spec.resources.requests["storage"]).value))
+            except OSError:
+                remove_tree(path)
+                raise
         metadata = ObjectMeta(name=name, annotations={PROVISIONED_BY: LOCAL_PROVISIONER})
         spec = PersistentVolumeSpec(
             capacity={"storage": claim.spec.resources.requests["storage"]},
