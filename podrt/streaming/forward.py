@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
@@ -164,7 +165,8 @@ class _Forwarder:
         if kind == "error":
             stream.input.drop()
         else:
-            stream.on_reset = pair.task.cancel
+            # Not before its first step: then it would end without a word, and its place would never be free again.
+            stream.on_reset = functools.partial(asyncio.get_running_loop().call_soon, pair.task.cancel)
         if len(pair.streams) == 2:
             pair.complete.set()
         return True

@@ -136,6 +136,17 @@ async def test_a_reset_ends_one_connection_with_its_error_stream(kubectl: SpdyCl
     assert kubectl.got[two] == b"3 bytes" and one not in kubectl.got
 
 
+async def test_a_reset_that_comes_with_the_stream_leaves_its_place(
+    kubectl: SpdyClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forward, "MAX_CONNECTIONS", 1)
+    for number in (1001, 1003, 1005):
+        opening = kubectl._encoder.open(number, {"streamType": "data", "port": "80", "requestID": str(number)})
+        await kubectl.wire.write(opening + spdy.reset(number, spdy.CANCEL) + spdy.ping(number))
+        await kubectl.until(lambda number=number: number in kubectl.pongs)
+        assert number not in kubectl.reset, "refused"
+
+
 async def test_garbage_ends_the_connection(kubectl: SpdyClient) -> None:
     _, one = await kubectl.connect(80)
     await kubectl.wire.write(b"\xff" * 100)
