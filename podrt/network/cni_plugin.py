@@ -151,12 +151,16 @@ def end_strays(adding: Collection[str], added: Collection[str]) -> list[int]:
 
     They are told by their environment, which plugins also hand to the programs that they run: the container, and ADD
     for those of ``adding``, anything else for those of ``added``, too. What was started by an ADD that has ended is a
-    helper that the plugin has left to run.
+    helper that the plugin has left to run. Containers are not looked at: their environment is theirs to choose, and
+    lies in memory that they could make the reader wait for.
     """
     found = []
+    own = os.stat("/proc/self/ns/pid").st_ino
     for pid in _processes():
         # Opened first: the environment read after that belongs to this process or to none.
         with contextlib.suppress(OSError), ProcessHandle.open(pid) as handle:
+            if os.stat(f"/proc/{pid}/ns/pid").st_ino != own:
+                continue
             data = Path(f"/proc/{pid}/environ").read_bytes()
             variables = dict(pair.partition(b"=")[::2] for pair in data.split(b"\0"))
             container = variables.get(b"CNI_CONTAINERID", b"").decode(errors="replace")

@@ -10,6 +10,8 @@ import json
 import logging
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -440,6 +442,27 @@ async def test_strays_of_an_earlier_daemon_are_ended_first(rig: Rig, command: st
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="making a PID namespace takes root")
+def test_a_container_is_not_taken_for_a_stray() -> None:
+    """Its environment is its own to choose, and it may make whoever reads that wait."""
+    claim = f"import os,time; os.environ.update(CNI_CONTAINERID={ID!r}); os.execvp('sleep', ['sleep', '600'])"
+    command = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-c", claim]
+    with subprocess.Popen(command) as outside:
+        try:
+            children = Path(f"/proc/{outside.pid}/task/{outside.pid}/children")
+            end = time.monotonic() + scaled(10)
+            while not (inside := children.read_text().split()) or b"sleep" not in Path(
+                f"/proc/{inside[0]}/cmdline"
+            ).read_bytes().split(b"\0"):
+                assert time.monotonic() < end
+                time.sleep(0.01)
+            assert f"CNI_CONTAINERID={ID}".encode() in Path(f"/proc/{inside[0]}/environ").read_bytes()
+            assert int(inside[0]) not in cni_plugin.end_strays({ID}, ())
+            assert outside.poll() is None
+        finally:
+            outside.kill()
 
 
 async def test_annotations_are_refused_before_anything_runs(rig: Rig) -> None:
