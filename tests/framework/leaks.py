@@ -50,6 +50,16 @@ def bridge_ports(bridge: str) -> set[str]:
     return set()
 
 
+def loop_devices(below: tuple[str, ...]) -> set[str]:
+    """Loop devices on files below any of these directories (each ends with a slash), deleted ones too."""
+    found = set()
+    for file in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with contextlib.suppress(OSError):
+            if (name := file.read_text().rstrip("\n")).startswith(below):
+                found.add(f"{file.parts[3]} on {name}")
+    return found
+
+
 def netns_names(directory: Path = Path("/run/netns")) -> set[str]:
     with contextlib.suppress(FileNotFoundError):
         return set(os.listdir(directory))
@@ -168,6 +178,7 @@ class Footprint:
     """Links attached to the bridge: the host's ends of the Pods' veths."""
     elements: frozenset[str]
     processes: frozenset[Process]
+    loops: frozenset[str]
     files: frozenset[str]
 
     @classmethod
@@ -184,6 +195,7 @@ class Footprint:
             ports=frozenset(bridge_ports(config.bridge)),
             elements=frozenset(nft_elements(config.nft_table)),
             processes=frozenset(processes_below(config.cgroup_root)),
+            loops=frozenset(loop_devices(below)),
             files=frozenset(name for name in tree(*roots) if not (name[2:].startswith(quiet) or _empty(name, roots))),
         )
 

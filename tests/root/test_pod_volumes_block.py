@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from podrt.linux import loop
+from tests.framework import leaks
 from tests.framework.client import ApiError, Object, path_of
 from tests.framework.daemon import Daemon, eventually
 from tests.framework.pods import container, pod, statuses
@@ -59,8 +60,9 @@ def test_a_file_as_a_device(file: Path) -> None:
     os.fsync(fd)
     os.close(fd)
     assert file.read_bytes()[4096:4101] == b"hello"
+    assert leaks.loop_devices((f"{file.parent}/",)) == {f"{device.name} on {file}"}
     loop.detach(file)
-    assert loop.device_of(file) is None
+    assert loop.device_of(file) is None and not leaks.loop_devices((f"{file.parent}/",))
     loop.detach(file)
 
 
@@ -107,6 +109,23 @@ def test_a_device_goes_with_its_last_pod(shared_daemon: Daemon) -> None:
     shared_daemon.start()
     assert shared_daemon.exec("b", "sh", "-c", "head -c 4 /dev/xvda | wc -c").strip() == "4"
     shared_daemon.delete("b")
+    assert loop.device_of(disk_of(shared_daemon)) is None
+    drop_claim(shared_daemon)
+
+
+def test_a_daemon_that_dies_with_a_device_in_hand(shared_daemon: Daemon) -> None:
+    """Before the Pod has a sandbox, and while it is about to be gone. The fixture looks for devices that stay."""
+    make_claim(shared_daemon)
+    shared_daemon.apply(pod("p", container(volumeDevices=DEVICES), volumes=VOLUMES))
+    eventually(lambda: loop.device_of(disk_of(shared_daemon)))
+    shared_daemon.kill()
+    shared_daemon.start()
+    shared_daemon.wait_for("p", "Running")
+    shared_daemon.delete("p", wait=False)
+    eventually(lambda: loop.device_of(disk_of(shared_daemon)) is None)
+    shared_daemon.kill()
+    shared_daemon.start()
+    shared_daemon.wait_for("p", "deleted")
     assert loop.device_of(disk_of(shared_daemon)) is None
     drop_claim(shared_daemon)
 
