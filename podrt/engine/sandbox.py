@@ -360,8 +360,10 @@ async def _stop(machine: Machine, sandbox: Sandbox) -> None:
 
 
 async def _kill(machine: Machine, sandbox: Sandbox) -> None:
-    await asyncio.gather(*(containers.kill(machine, unit) for unit in machine.containers_of(sandbox.id)))
-    await kill_pause(machine, sandbox)
+    """All at once: in a shared PID namespace one container may hold up the start of another, whose end would wait for
+    that. With the pause process all of them end."""
+    units = machine.containers_of(sandbox.id)
+    await asyncio.gather(kill_pause(machine, sandbox), *(containers.kill(machine, unit) for unit in units))
 
 
 async def _detach(machine: Machine, sandbox: Sandbox) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from podrt.engine.specs import IdMap, Mount, NamespaceMode, SandboxState
 from podrt.errors import ConflictError, InvalidError, NotFoundError
 from tests.framework import probes
 from tests.framework.engine import Lab, eventually
+from tests.framework.patience import scaled
 
 MAPS = (IdMap(inside=0, outside=300_000, count=65_536),)
 
@@ -232,3 +234,15 @@ async def test_user_namespace_with_shared_pids(lab: Lab) -> None:
     sandbox = await lab.sandbox(uid_maps=MAPS, gid_maps=MAPS, pid=NamespaceMode.POD)
     container = await lab.run(sandbox, "c")
     assert "/pause" in await lab.sh(container, "ps -eo args")
+
+
+async def test_a_start_that_a_neighbour_holds_up_does_not_hold_up_the_end(lab: Lab) -> None:
+    """With a shared PID namespace a container's root may stop what is about to become another container."""
+    box = await lab.sandbox(pid=NamespaceMode.POD)
+    await lab.run(box, "hostile", "sh", "-c", "while :; do kill -STOP -1; done")
+    starting = [asyncio.create_task(lab.run(box, f"c{number}")) for number in range(3)]
+    await asyncio.wait(starting, timeout=1)
+    async with asyncio.timeout(scaled(15)):
+        await lab.engine.stop_sandbox(box.id)
+        await asyncio.gather(*starting, return_exceptions=True)
+        await lab.engine.remove_sandbox(box.id)
