@@ -1,5 +1,5 @@
 """What every namespace has: the ServiceAccount ``default``, and with a TLS door the ConfigMap ``kube-root-ca.crt``.
-Both are made with the namespace, and again if they are deleted.
+Both are made with the namespace, and again if they are deleted; the certificate is put back if somebody changes it.
 """
 
 from __future__ import annotations
@@ -39,9 +39,8 @@ class AccountKeeper:
     def _on_change(self, change: Change) -> None:
         if change.resource == "namespaces" and change.old is None:
             self._ensure(change.object.metadata.name)
-        elif change.new is None and (change.resource, change.object.metadata.name) in (
-            ("serviceaccounts", DEFAULT),
-            ("configmaps", ROOT_CERTIFICATE),
+        elif (change.resource, change.object.metadata.name) == ("configmaps", ROOT_CERTIFICATE) or (
+            change.new is None and (change.resource, change.object.metadata.name) == ("serviceaccounts", DEFAULT)
         ):
             self._ensure(change.object.metadata.namespace)
 

@@ -117,6 +117,9 @@ def test_the_certificate_is_in_every_namespace(registry: Registry) -> None:
     registry.delete(ConfigMap, "default", "kube-root-ca.crt")
     for name in ("default", "kube-system", "later"):
         assert store.get(ConfigMap, name, "kube-root-ca.crt").data == {"ca.crt": "PEM"}
+    forged = store.get(ConfigMap, "later", "kube-root-ca.crt")
+    registry.update(replace(forged, data={"ca.crt": "FORGED"}))
+    assert store.get(ConfigMap, "later", "kube-root-ca.crt").data == {"ca.crt": "PEM"}
     registry.publish_certificate("NEW")
     assert store.get(ConfigMap, "later", "kube-root-ca.crt").data == {"ca.crt": "NEW"}
     registry.delete(Namespace, "", "later")
