@@ -10,8 +10,9 @@ from podrt.controllers.pods import NEVER, available_in, is_finished, is_ready
 from podrt.model.apps import REVISION_HASH, DaemonSet, DaemonSetStatus
 from podrt.model.intorstr import scaled
 from podrt.model.node import Node
+from podrt.model.node_match import selects, tolerates
 from podrt.model.pod import Pod, PodSpec
-from podrt.model.scheduling import NodeSelectorRequirement, NodeSelectorTerm, Toleration
+from podrt.model.scheduling import Toleration
 
 TOLERATED = (
     ("node.kubernetes.io/not-ready", "NoExecute"),
@@ -47,52 +48,13 @@ def runs_on(spec: PodSpec, node: Node) -> bool:
     """Whether a Pod of this spec belongs on a node: its name, labels, required affinity, and taints."""
     if spec.node_name and spec.node_name != node.metadata.name:
         return False
-    labels = node.metadata.labels
-    if any(labels.get(key) != value for key, value in spec.node_selector.items()):
-        return False
-    affinity = spec.affinity.node_affinity if spec.affinity is not None else None
-    required = affinity.required_during_scheduling_ignored_during_execution if affinity is not None else None
-    if required is not None and not any(_term(term, node) for term in required.node_selector_terms):
+    if not selects(spec, node):
         return False
     accepted = tolerations(spec)
     return all(
-        taint.effect == "PreferNoSchedule"
-        or any(_tolerates(entry, taint.key, taint.value, taint.effect) for entry in accepted)
+        taint.effect == "PreferNoSchedule" or any(tolerates(entry, taint) for entry in accepted)
         for taint in node.spec.taints
     )
-
-
-def _term(term: NodeSelectorTerm, node: Node) -> bool:
-    if not term.match_expressions and not term.match_fields:
-        return False
-    fields = {"metadata.name": node.metadata.name}
-    return all(_requirement(entry, node.metadata.labels) for entry in term.match_expressions) and all(
-        _requirement(entry, fields) for entry in term.match_fields
-    )
-
-
-def _requirement(entry: NodeSelectorRequirement, values: dict[str, str]) -> bool:
-    value = values.get(entry.key)
-    match entry.operator:
-        case "In":
-            return value is not None and value in entry.values
-        case "NotIn":
-            return value is None or value not in entry.values
-        case "Exists":
-            return value is not None
-        case "DoesNotExist":
-            return value is None
-    try:
-        number, bound = int(value or ""), int(entry.values[0])
-    except (ValueError, IndexError):
-        return False
-    return number > bound if entry.operator == "Gt" else number < bound
-
-
-def _tolerates(entry: Toleration, key: str, value: str, effect: str) -> bool:
-    if entry.effect not in ("", effect) or entry.key not in ("", key):
-        return False
-    return entry.operator == "Exists" or entry.value == value
 
 
 def plan(value: DaemonSet, pods: list[Pod], nodes: list[Node], update: str, now: float) -> Plan:

@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from podrt.model import node_match
 from podrt.model.meta import LabelSelector
 from podrt.model.node import Node
+from podrt.model.node_match import tolerates
 from podrt.model.pod import Pod
 from podrt.model.resources import pod_requests, qos_class
 from podrt.model.scheduling import (
-    NodeSelectorRequirement,
-    NodeSelectorTerm,
     PodAffinityTerm,
     Taint,
-    Toleration,
     TopologySpreadConstraint,
 )
 from podrt.model.selectors import LabelSelection
@@ -113,59 +112,11 @@ def _taints(pod: Pod, node: Node) -> list[str]:
     return []
 
 
-def tolerates(toleration: Toleration, taint: Taint) -> bool:
-    """Whether a toleration matches a taint; without a key it is one for all, without an effect for every effect."""
-    if toleration.effect and toleration.effect != taint.effect:
-        return False
-    if toleration.key and toleration.key != taint.key:
-        return False
-    return toleration.operator == "Exists" or (bool(toleration.key) and toleration.value == taint.value)
-
-
 # The node's labels
 
 
 def _node_selection(pod: Pod, node: Node) -> list[str]:
-    labels = node.metadata.labels
-    fits = all(labels.get(key) == value for key, value in pod.spec.node_selector.items())
-    affinity = pod.spec.affinity.node_affinity if pod.spec.affinity else None
-    required = affinity.required_during_scheduling_ignored_during_execution if affinity else None
-    if required is not None:
-        fits = fits and any(_term(term, node) for term in required.node_selector_terms)
-    return [] if fits else ["node(s) didn't match Pod's node affinity/selector"]
-
-
-def _term(term: NodeSelectorTerm, node: Node) -> bool:
-    if not term.match_expressions and not term.match_fields:
-        return False
-    fields = {"metadata.name": node.metadata.name}
-    return all(_requirement(one, node.metadata.labels) for one in term.match_expressions) and all(
-        _requirement(one, fields) for one in term.match_fields
-    )
-
-
-def _requirement(requirement: NodeSelectorRequirement, values: Mapping[str, str]) -> bool:
-    value = values.get(requirement.key)
-    match requirement.operator:
-        case "In":
-            return value in requirement.values
-        case "NotIn":
-            return value not in requirement.values
-        case "Exists":
-            return value is not None
-        case "DoesNotExist":
-            return value is None
-        case "Gt" | "Lt":
-            return _compare(requirement.operator, value, requirement.values)
-    return False
-
-
-def _compare(operator: str, value: str | None, bounds: Sequence[str]) -> bool:
-    try:
-        number, bound = int(value or ""), int(bounds[0])
-    except (ValueError, IndexError):
-        return False
-    return number > bound if operator == "Gt" else number < bound
+    return [] if node_match.selects(pod.spec, node) else ["node(s) didn't match Pod's node affinity/selector"]
 
 
 # Other Pods

@@ -12,10 +12,10 @@ from msgspec.structs import replace
 from podrt.errors import NotFoundError, PodrtError
 from podrt.model.base import format_time
 from podrt.model.node import Node
+from podrt.model.node_match import tolerates
 from podrt.model.pod import Pod
 from podrt.model.scheduling import Taint
 from podrt.model.status import PodCondition
-from podrt.node.placement import tolerates
 from podrt.node.static_pods import SOURCE
 from podrt.store.events import EventRecorder
 from podrt.store.objects import Registry
