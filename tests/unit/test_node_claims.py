@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from podrt.model.event import Event
 from podrt.model.meta import ObjectMeta
+from podrt.model.pod import Pod, PodSpec
 from podrt.model.storage import PersistentVolume, PersistentVolumeClaim
-from podrt.model.volume import PersistentVolumeClaimSpec, VolumeResourceRequirements
+from podrt.model.volume import (
+    PersistentVolumeClaimSpec,
+    PersistentVolumeClaimVolumeSource,
+    Volume,
+    VolumeResourceRequirements,
+)
 from podrt.node.claims import Claims
+from podrt.node.volumes import PodDirectory, PodVolumes, block
 from podrt.store.events import EventRecorder
 from podrt.store.objects import Registry
 from podrt.store.store import Store
@@ -73,4 +84,39 @@ async def test_a_volume_goes_with_its_claim_and_not_before(registry: Registry, t
         assert registry.store.find(PersistentVolume, "", name) is None
         assert not (tmp_path / "volumes" / name).exists()
     finally:
+        await claims.close()
+
+
+async def test_a_device_that_is_being_made_ready_is_not_given_up_half_way(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Pod is deleted meanwhile: who takes the device back must find it, not come before it."""
+    registry.create(claim("c", volume_mode="Block"))
+    claims = Claims(tmp_path, registry, EventRecorder(registry.store, "test"))
+    claims.start()
+    loop, began, go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+    def device(path: Path, own: Path) -> Path:
+        loop.call_soon_threadsafe(began.set)
+        go_on.wait()
+        return path
+
+    monkeypatch.setattr(block, "device", device)
+    volume = Volume(name="v", persistent_volume_claim=PersistentVolumeClaimVolumeSource(claim_name="c"))
+    pod = Pod(metadata=ObjectMeta(name="p", namespace="default", uid="u"), spec=PodSpec(volumes=(volume,)))
+    context: Any = SimpleNamespace(registry=registry, store=registry.store, claims=claims)
+    made = PodVolumes(context, PodDirectory(tmp_path, "u"))
+    turn = claims.turn(registry.store.list(PersistentVolume).items[0].metadata.name)
+    task = asyncio.create_task(made._claim(pod, volume))
+    try:
+        await began.wait()
+        task.cancel()
+        await asyncio.wait([task], timeout=0.1)
+        assert not task.done() and turn.locked()
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not turn.locked()
+    finally:
+        go_on.set()
         await claims.close()

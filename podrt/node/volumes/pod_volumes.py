@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from podrt.engine import threads, trees
 from podrt.engine.specs import Device, Mount, Propagation
+from podrt.engine.undo import finish
 from podrt.errors import AlreadyExistsError, InvalidError, PodrtError
 from podrt.model.configuration import ConfigMap, Secret
 from podrt.model.container import Container, VolumeMount
@@ -29,7 +30,6 @@ from podrt.model.pod import Pod
 from podrt.model.security import PodSecurityContext
 from podrt.model.storage import PersistentVolumeClaim
 from podrt.model.volume import HostPathVolumeSource, ProjectedVolumeSource, Volume
-from podrt.node import storage
 from podrt.node.volumes import (
     atomic,
     block,
@@ -48,6 +48,7 @@ from podrt.node.volumes import (
 from podrt.node.volumes.contents import Contents
 from podrt.node.volumes.directory import PodDirectory, make_directory
 from podrt.node.volumes.errors import Unavailable, VolumeError
+from podrt.node.volumes.eviction import Eviction
 from podrt.node.volumes.references import uses, variables_use
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class PodVolumes:
         self._contents = Contents(context)
         self._timer: asyncio.TimerHandle | None = None
         self._lock = asyncio.Lock()
-        self._watch: asyncio.Task[None] | None = None
+        self._eviction = Eviction(context, directory)
         self._held: dict[str, list[int]] = {}
 
     # Making
@@ -95,7 +96,7 @@ class PodVolumes:
                 if volume.name not in self._ready and volume.image is None:
                     self._ready[volume.name] = await self._make(pod, volume)
             self._watch_tokens(pod)
-            self._watch_usage(pod)
+            self._eviction.watch(pod)
             return self._ready
 
     async def _make(self, pod: Pod, volume: Volume) -> Prepared:
@@ -159,7 +160,9 @@ class PodVolumes:
         path = Path(bound.path)
         if bound.volume.spec.volume_mode == "Block":
             async with self._context.claims.turn(bound.volume.metadata.name):
-                node = await asyncio.to_thread(block.device, path, self._context.claims.root)
+                # Given up half-way it would be attached once nobody takes it back any more.
+                looking = asyncio.to_thread(block.device, path, self._context.claims.root)
+                node = await finish(looking, f"device of volume {volume.name}")
             return Prepared(node, bound.read_only, block=True)
         if not path.is_dir():
             raise Unavailable(f"{path} of persistentvolume {bound.volume.metadata.name} is no directory on this host")
@@ -177,7 +180,9 @@ class PodVolumes:
         context = pod.spec.security_context or PodSecurityContext()
         if context.fs_group is not None:
             lenient = context.fs_group_change_policy == "OnRootMismatch"
-            await asyncio.to_thread(ownership.apply, path, context.fs_group, on_root_mismatch=lenient)
+            walk = asyncio.to_thread(ownership.apply, path, context.fs_group, on_root_mismatch=lenient)
+            # Not beside the next Pod's, if this one is given up.
+            await finish(walk, f"fsGroup of pod {pod.metadata.name}")
 
     # Volumes of files
 
@@ -233,7 +238,7 @@ class PodVolumes:
             elif any(getattr(volume, kind) is not None for kind in FILE_KINDS):
                 self._renew(pod, volume)
         self._watch_tokens(pod)
-        self._watch_usage(pod)
+        self._eviction.watch(pod)
 
     def _renew(self, pod: Pod, volume: Volume) -> None:
         """Write the newest content if the volume is there. What can't be had leaves the old content."""
@@ -267,27 +272,6 @@ class PodVolumes:
             if volume.projected is not None:
                 self._renew(pod, volume)
         self._watch_tokens(pod)
-
-    def _watch_usage(self, pod: Pod) -> None:
-        """Look at what the Pod has on disk if that has a limit, as long as the Pod is there."""
-        if storage.bounded(pod) and (self._watch is None or self._watch.done()):
-            self._watch = asyncio.get_running_loop().create_task(self._evict_excess(pod.metadata))
-
-    async def _evict_excess(self, metadata: ObjectMeta) -> None:
-        context = self._context
-        while True:
-            await asyncio.sleep(context.config.eviction_period)
-            pod = context.store.find(Pod, metadata.namespace, metadata.name)
-            if pod is None or pod.metadata.uid != metadata.uid or pod.status.phase in ("Succeeded", "Failed"):
-                return
-            try:
-                text = await storage.excess(context, pod, self._directory)
-            except OSError as error:
-                logger.warning("pod %s: what it has on disk can't be told: %s", metadata.name, error)
-                continue
-            if text and context.store.find(Pod, metadata.namespace, metadata.name) is not None:
-                context.fail(pod, "Evicted", text, disrupted=True)
-                return
 
     # Mounts
 
@@ -369,9 +353,7 @@ class PodVolumes:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
+        self._eviction.close()
         for container in tuple(self._held):
             self.release(container)
 
