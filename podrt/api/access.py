@@ -112,7 +112,11 @@ class Access:
         if peer is not None and peer.family == socket.AF_UNIX:
             return
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        if self._token and scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._token):
+        if (
+            self._token
+            and scheme.lower() == "bearer"
+            and hmac.compare_digest(given.strip().encode(errors="surrogateescape"), self._token)
+        ):
             return
         raise UnauthorizedError("Unauthorized")
 
