@@ -42,7 +42,7 @@ from podrt.image.registry_pull import Puller
 from podrt.image.registry_push import Pusher
 from podrt.image.registry_transport import Settings, Transport
 from podrt.image.service import ImageStore
-from podrt.linux import libc, mount_table
+from podrt.linux import libc, mount_table, selinux
 from podrt.linux.cgroup import Manager
 from podrt.network.bridge import BridgeNetwork
 from podrt.node.agent import Agent
@@ -195,7 +195,7 @@ class _Daemon:
         collecting = asyncio.get_running_loop().create_task(collector.run(), name="image collection")
         stack.callback(collecting.cancel)
 
-        registry = Registry(store)
+        registry = Registry(store, selinux=selinux.enabled())
         node = config.node_name or socket.gethostname().lower()
         recorder = EventRecorder(store, host=node, ttl=config.event_ttl)
         agent = Agent(config, registry, metrics.timed(engine), images, recorder, on_failure=self._end, puller=puller)

@@ -224,7 +224,7 @@ def _security(machine: Machine) -> Iterator[Finding]:
     yield Finding("seccomp", OK if actions else MISSING, "filter" if actions else "absent", cost)
     modules = machine.read("/sys/kernel/security/lsm").strip()
     active = [name for name in ("apparmor", "selinux") if name in modules.split(",")]
-    cost = "" if active else "appArmorProfile and seLinuxOptions have no effect; the other walls stand"
+    cost = "" if active else "appArmorProfile and seLinuxOptions are refused; the other walls stand"
     yield Finding("security modules", OK if active else WARN, modules or "none visible", cost)
     yield from _capabilities(machine)
 

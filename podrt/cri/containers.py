@@ -13,6 +13,7 @@ from podrt.cri.own import Own
 from podrt.engine.api import EngineApi
 from podrt.engine.specs import ContainerState, ContainerStatus, SandboxState
 from podrt.errors import ConflictError, InvalidError, NotFoundError
+from podrt.linux import selinux
 
 MAX_OUTPUT = 16 * 1024 * 1024 - 64 * 1024
 """Bytes that ExecSync answers at most, both streams together: a message has 16 MiB."""
@@ -26,6 +27,7 @@ class Containers:
         self._own = own
         self._names = container_names
         self._image_name = image_name
+        self._selinux = selinux.defaults()
         boxes = {box.id: box for box in own.sandboxes()}
         for unit in own.containers():
             if (box := boxes.get(unit.sandbox_id)) is not None:
@@ -34,7 +36,7 @@ class Containers:
     async def create(self, request: api.CreateContainerRequest) -> str:
         """Its id; nothing is left where it fails or the caller gives up."""
         box = self._own.sandbox(request.pod_sandbox_id)
-        spec = container_spec(request.config, box.spec)
+        spec = container_spec(request.config, box.spec, self._selinux)
         if box.state is not SandboxState.READY:
             raise ConflictError(f"container {spec.name}: sandbox {box.spec.name} ({box.id[:12]}) is not ready")
         if spec.target:

@@ -15,8 +15,10 @@ from typing import Any
 from cri_api.v1 import api_pb2 as api
 
 from podrt.cri.own import OWNER
+from podrt.engine.labels import Labels, Options, labels
 from podrt.engine.specs import IdMap, NamespaceMode, PortMapping, Protocol, Resources, SandboxSpec
 from podrt.errors import InvalidError, UnsupportedError
+from podrt.linux.selinux import Defaults
 
 DEFAULT_HANDLER = "podrt"
 USERNS_HANDLER = "podrt-userns"
@@ -31,9 +33,15 @@ _MODES: dict[int, NamespaceMode] = {
 _ID_END = 1 << 32
 
 
-def sandbox_spec(config: Any, handler: str, own_maps: tuple[IdMap, ...] = ()) -> SandboxSpec:
+def sandbox_spec(
+    config: Any,
+    handler: str,
+    own_maps: tuple[IdMap, ...] = (),
+    selinux: Defaults | None = None,
+    own_level: str = "",
+) -> SandboxSpec:
     """What RunPodSandbox's ``config`` asks for; ``own_maps`` are for a sandbox of the handler with user namespaces
-    whose ``config`` brings none.
+    whose ``config`` brings none. ``selinux`` is what this machine has of it, ``own_level`` for one that says no level.
     """
     if not config.HasField("metadata"):
         raise InvalidError("config.metadata: required")
@@ -49,7 +57,8 @@ def sandbox_spec(config: Any, handler: str, own_maps: tuple[IdMap, ...] = ()) ->
     uid_maps, gid_maps = user_namespace(options)
     if not uid_maps and handler == USERNS_HANDLER:
         uid_maps = gid_maps = own_maps
-    refuse_selinux(security.selinux_options)
+    unconfined = api.NODE in (options.pid, options.ipc)
+    found = selinux_labels(security.selinux_options, selinux, own_level, unconfined=unconfined)
     return SandboxSpec(
         name=metadata.name,
         namespace=metadata.namespace,
@@ -72,6 +81,7 @@ def sandbox_spec(config: Any, handler: str, own_maps: tuple[IdMap, ...] = ()) ->
         cgroup_parent=_cgroup_parent(config.linux.cgroup_parent),
         resources=pod_resources(config.linux.resources, config.linux.overhead),
         owner=OWNER,
+        mount_label=found.file,
         runtime_handler=handler,
         privileged=security.privileged,
     )
@@ -224,7 +234,9 @@ def _merged(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:
     return {**old, **new}
 
 
-def refuse_selinux(options: Any) -> None:
-    """A label can't be kept where nothing enforces it, and podrt sets none."""
-    if options.user or options.role or options.type or options.level:
-        raise UnsupportedError("security_context.selinux_options: podrt does not set SELinux labels; leave them out")
+def selinux_labels(given: Any, defaults: Defaults | None, own_level: str, *, unconfined: bool) -> Labels:
+    """The labels of ``selinux_options``. Raises UnsupportedError: a label can't be kept where nothing enforces it."""
+    options = Options(given.user, given.role, given.type, given.level)
+    if defaults is None and options != Options():
+        raise UnsupportedError("security_context.selinux_options: this machine's kernel has no SELinux; leave them out")
+    return labels(options, defaults, own_level, unconfined=unconfined)

@@ -7,7 +7,8 @@ from typing import Any
 
 from cri_api.v1 import api_pb2 as api
 
-from podrt.cri.convert import USERNS_HANDLER, id_map, refuse_selinux, resources, user_namespace
+from podrt.cri.convert import USERNS_HANDLER, id_map, resources, selinux_labels, user_namespace
+from podrt.engine.labels import level_of
 from podrt.engine.specs import (
     ContainerSpec,
     Device,
@@ -19,6 +20,7 @@ from podrt.engine.specs import (
     Security,
 )
 from podrt.errors import InvalidError, UnsupportedError
+from podrt.linux.selinux import Defaults
 
 _PROPAGATION = {
     api.PROPAGATION_PRIVATE: Propagation.PRIVATE,
@@ -33,8 +35,8 @@ _PID = {
 }
 
 
-def container_spec(config: Any, sandbox: SandboxSpec) -> ContainerSpec:
-    """What CreateContainer's ``config`` asks for in ``sandbox``."""
+def container_spec(config: Any, sandbox: SandboxSpec, selinux: Defaults | None = None) -> ContainerSpec:
+    """What CreateContainer's ``config`` asks for in ``sandbox``, on a machine with this SELinux."""
     if not config.HasField("metadata") or not config.metadata.name:
         raise InvalidError("config.metadata.name: required")
     if not config.image.image:
@@ -70,7 +72,7 @@ def container_spec(config: Any, sandbox: SandboxSpec) -> ContainerSpec:
         tty=config.tty,
         resources=resources(config.linux.resources),
         oom_score_adj=_oom_score(config.linux.resources.oom_score_adj),
-        security=security(context, sandbox),
+        security=security(context, sandbox, selinux),
         stop_signal=signal_name(config.stop_signal),
         target=target,
         pid=_pid(context),
@@ -123,6 +125,7 @@ def _mount(where: str, given: Any, sandbox: SandboxSpec) -> Mount:
         idmap=_idmapped(where, given, sandbox),
         image=image,
         image_path=given.image_sub_path,
+        relabel=given.selinux_relabel and not image,
     )
 
 
@@ -171,9 +174,11 @@ def _pid(context: Any) -> NamespaceMode | None:
     return _PID[options.pid]
 
 
-def security(context: Any, sandbox: SandboxSpec) -> Security:
+def security(context: Any, sandbox: SandboxSpec, selinux: Defaults | None = None) -> Security:
     """LinuxContainerSecurityContext. Raises InvalidError, UnsupportedError."""
-    refuse_selinux(context.selinux_options)
+    unconfined = context.privileged or NamespaceMode.NODE in (sandbox.pid, sandbox.ipc)
+    own_level = level_of(sandbox.mount_label)
+    found = selinux_labels(context.selinux_options, selinux, own_level, unconfined=unconfined)
     if context.privileged and not sandbox.privileged:
         raise InvalidError("security_context.privileged: the sandbox is not privileged, so no container of it can be")
     _check_user_namespace(context.namespace_options, sandbox)
@@ -194,6 +199,8 @@ def security(context: Any, sandbox: SandboxSpec) -> Security:
         apparmor=_apparmor(context),
         masked_paths=_paths("masked_paths", context.masked_paths),
         read_only_paths=_paths("readonly_paths", context.readonly_paths),
+        process_label=found.process,
+        mount_label=found.file,
     )
 
 

@@ -10,10 +10,11 @@ from cri_api.v1 import api_pb2 as api
 
 from podrt.cri import convert, names, report
 from podrt.cri.own import Own
-from podrt.engine import idranges
+from podrt.engine import idranges, labels
 from podrt.engine.api import EngineApi
 from podrt.engine.specs import IdMap, SandboxState, SandboxStatus
 from podrt.errors import NotFoundError
+from podrt.linux import selinux
 
 
 class Sandboxes:
@@ -25,6 +26,7 @@ class Sandboxes:
         self._names = names.Names("sandbox", self._exists)
         self._container_names = container_names
         self._image_name = image_name
+        self._selinux = selinux.defaults()
         for box in own.sandboxes():
             self._names.found(names.of_sandbox(box.spec), box.id)
 
@@ -42,7 +44,11 @@ class Sandboxes:
         if handler == convert.USERNS_HANDLER:
             held = idranges.taken(box.spec for box in self._engine.list_sandboxes())
             own_maps = idranges.maps(idranges.choose(metadata.uid, held))
-        spec = convert.sandbox_spec(request.config, handler, own_maps)
+        own_level = ""
+        if self._selinux is not None:
+            boxes = self._engine.list_sandboxes()
+            own_level = labels.level(metadata.uid, {labels.level_of(box.spec.mount_label) for box in boxes})
+        spec = convert.sandbox_spec(request.config, handler, own_maps, self._selinux, own_level)
         with self._names.reserved(names.of_sandbox(spec)) as made:
             # The engine takes the id range before it first waits, so nobody else can have chosen it.
             status = await self._engine.run_sandbox(spec)

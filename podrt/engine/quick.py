@@ -66,15 +66,14 @@ def _write(machine: Machine, sandbox: Sandbox, unit: Container, argv: tuple[str,
     if not argv or not argv[0] or record.spec.rlimits:
         return None
     security = record.spec.security
-    if security.process_label:
-        # The ordinary way writes it.
-        return None
     credentials = launch.credentials_of(security, record.command.user)
     program = launch.seccomp_program(machine, security, credentials.bounding)
-    profile = launch.apparmor_profile(machine, security)
+    profile, label = launch.apparmor_profile(machine, security), security.process_label
+    if profile and label:
+        return None
     mapped = bool(shared.uid_maps or shared.gid_maps)
     made = steps.Steps()
-    free = _begin(machine, record, made, profile)
+    free = _begin(machine, record, made, _attributes(profile, label))
     made.call("setns", steps.PIDFD, _JOINED)
     for stream in (1, 2):
         # So that the user can open /dev/stdout by name.
@@ -86,6 +85,9 @@ def _write(machine: Machine, sandbox: Sandbox, unit: Container, argv: tuple[str,
         made.call("setresuid", 0, 0, 0)
     _change_directory(made, record.command.cwd or "/", free)
     made.call("close_range", 3, 2**32 - 1, libc.CLOSE_RANGE_CLOEXEC)
+    if label:
+        for number in (_ATTRIBUTE_FD, _ATTRIBUTE_FD + 1):
+            made.call("write", number, made.data(label.encode()), len(label.encode()))
     made.call("keyctl", _KEYCTL_JOIN_SESSION_KEYRING, 0, tolerate=(errno.ENOSYS, errno.EPERM))
     if profile:
         content = f"exec {profile}".encode()
@@ -97,8 +99,19 @@ def _write(machine: Machine, sandbox: Sandbox, unit: Container, argv: tuple[str,
     return made.finish()
 
 
-def _begin(machine: Machine, record: ContainerRecord, made: steps.Steps, profile: str) -> int:
-    """The steps on the host's side. Returns the lowest descriptor that is free afterwards."""
+def _attributes(profile: str, label: str) -> tuple[str, ...]:
+    """The files of the host's procfs that take AppArmor's profile, or SELinux's label of the exec and of keyrings."""
+    if label:
+        return ("/proc/self/attr/exec", "/proc/self/attr/keycreate")
+    if not profile:
+        return ()
+    path = "/proc/self/attr/apparmor/exec"
+    return (path if os.path.exists(path) else "/proc/self/attr/exec",)
+
+
+def _begin(machine: Machine, record: ContainerRecord, made: steps.Steps, attributes: tuple[str, ...]) -> int:
+    """The steps on the host's side: at last ``attributes`` are open, from :data:`_ATTRIBUTE_FD` on. Returns the lowest
+    descriptor that is free afterwards."""
     made.call("prctl", libc.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     # From here on it is known which number the next descriptor gets.
     made.call("close_range", steps.LIST_FD, 2**32 - 1, 0)
@@ -110,11 +123,10 @@ def _begin(machine: Machine, record: ContainerRecord, made: steps.Steps, profile
     if record.spec.oom_score_adj is not None:
         denied = (errno.EACCES, errno.EPERM)
         made.write("/proc/self/oom_score_adj", b"%d" % record.spec.oom_score_adj, free, tolerate=denied)
-    if profile:
-        path = "/proc/self/attr/apparmor/exec"
-        made.open(path if os.path.exists(path) else "/proc/self/attr/exec", os.O_WRONLY)
+    for path in attributes:
+        made.open(path, os.O_WRONLY)
         space = made.data(bytes(256))
-        made.call("fstatfs", _ATTRIBUTE_FD, space)
+        made.call("fstatfs", free, space)
         made.expect(space, 2**64 - 1, libc.PROC_SUPER_MAGIC, errno.EINVAL)
         free += 1
     return free

@@ -36,6 +36,7 @@ def write(sandbox: Sandbox, connected: Attachment | None) -> None:
     """hosts, hostname and resolv.conf, shared by the containers and owned by their root. Where the spec says nothing of
     DNS, the network's word counts before the host's."""
     spec = sandbox.record.spec
+    launch.check_labels(f"sandbox {spec.name}", spec.mount_label)
     own = spec.network != NamespaceMode.NODE
     hostname = spec.hostname if own and spec.hostname else os.uname().nodename
     ips = connected.ips if connected is not None else ()

@@ -19,6 +19,7 @@ import msgspec
 from podrt.errors import Cause
 from podrt.model.kinds import Object
 from podrt.model.pod import Pod, PodSpec
+from podrt.model.security import SELinuxOptions
 from podrt.model.status import ContainerStatus, PodStatus
 from podrt.model.volume import REMOVED_SOURCES, Volume
 from podrt.model.workloads import template_of
@@ -102,10 +103,11 @@ POD: dict[str, Support] = {
 }
 
 _NO_EFFECT_ON_LINUX = Support(State.SUPPORTED, "no Linux node looks at them; refused where spec.os.name is linux")
-_NO_SELINUX = _no("it sets no SELinux labels; without the field containers run as the policy of the host has them")
+_SELINUX = Support(State.SUPPORTED, "where the kernel has SELinux; refused elsewhere")
+_NO_SELINUX = "this machine's kernel has no SELinux: leave the field out"
 
 POD_SECURITY: dict[str, Support] = {
-    "seLinuxOptions": _NO_SELINUX,
+    "seLinuxOptions": _SELINUX,
     "windowsOptions": _NO_EFFECT_ON_LINUX,
     "runAsUser": YES,
     "runAsGroup": YES,
@@ -119,7 +121,7 @@ POD_SECURITY: dict[str, Support] = {
     "seccompProfile.type": _only("RuntimeDefault", "Unconfined", "Localhost"),
     "seccompProfile.localhostProfile": Support(State.SUPPORTED, "below seccomp_root of the daemon's configuration"),
     "appArmorProfile": YES,
-    "seLinuxChangePolicy": _NO_SELINUX,
+    "seLinuxChangePolicy": _SELINUX,
 }
 
 CONTAINER: dict[str, Support] = {
@@ -194,7 +196,7 @@ LIFECYCLE: dict[str, Support] = dict.fromkeys(("postStart", "preStop", "stopSign
 CONTAINER_SECURITY: dict[str, Support] = {
     "capabilities": YES,
     "privileged": YES,
-    "seLinuxOptions": _NO_SELINUX,
+    "seLinuxOptions": _SELINUX,
     "windowsOptions": _NO_EFFECT_ON_LINUX,
     "runAsUser": YES,
     "runAsGroup": YES,
@@ -280,20 +282,39 @@ _BRANCHES = frozenset(".".join(name.split(".")[:depth]) for name in TABLE for de
 """What has entries of the table below it, at any depth."""
 
 
-def unsupported(spec: PodSpec) -> list[Cause]:
-    """The fields of a valid spec that this version refuses, each with its path."""
-    return [*_walk(spec, "spec", "spec"), *_sysctls(spec)]
+def unsupported(spec: PodSpec, *, selinux: bool = False) -> list[Cause]:
+    """The fields of a valid spec that this version refuses, each with its path; ``selinux``: the kernel has it."""
+    return [*_walk(spec, "spec", "spec"), *_sysctls(spec), *([] if selinux else _labels(spec))]
 
 
-def unsupported_in(obj: Object) -> list[Cause]:
+def unsupported_in(obj: Object, *, selinux: bool = False) -> list[Cause]:
     """The same of any object: of a Pod, or of the Pods that a workload's template makes."""
     if isinstance(obj, Pod):
-        return unsupported(obj.spec)
+        return unsupported(obj.spec, selinux=selinux)
     found = template_of(obj)
     if found is None:
         return []
     path, template = found
-    return [cause._replace(field=f"{path}.{cause.field}") for cause in unsupported(template.spec)]
+    return [cause._replace(field=f"{path}.{cause.field}") for cause in unsupported(template.spec, selinux=selinux)]
+
+
+def _labels(spec: PodSpec) -> Iterator[Cause]:
+    """What only an SELinux kernel can give."""
+    shared = spec.security_context
+    if shared is not None and shared.se_linux_options not in (None, SELinuxOptions()):
+        yield Cause("spec.securityContext.seLinuxOptions", _refusal(_NO_SELINUX), "FieldValueForbidden")
+    if shared is not None and shared.se_linux_change_policy:
+        yield Cause("spec.securityContext.seLinuxChangePolicy", _refusal(_NO_SELINUX), "FieldValueForbidden")
+    for kind, found in (
+        ("initContainers", spec.init_containers),
+        ("containers", spec.containers),
+        ("ephemeralContainers", spec.ephemeral_containers),
+    ):
+        for index, one in enumerate(found):
+            own = one.security_context
+            if own is not None and own.se_linux_options not in (None, SELinuxOptions()):
+                path = f"spec.{kind}[{index}].securityContext.seLinuxOptions"
+                yield Cause(path, _refusal(_NO_SELINUX), "FieldValueForbidden")
 
 
 def _sysctls(spec: PodSpec) -> Iterator[Cause]:

@@ -12,11 +12,12 @@ import psutil
 from msgspec.structs import replace
 
 from podrt.config import Config
-from podrt.engine import idranges
+from podrt.engine import idranges, labels
 from podrt.engine.api import EngineApi
 from podrt.engine.specs import SandboxStatus
 from podrt.image.registry_pull import Puller
 from podrt.image.service import ImageStore
+from podrt.linux.selinux import defaults as selinux_defaults
 from podrt.model.base import format_time
 from podrt.model.pod import Pod
 from podrt.model.status import PodCondition
@@ -71,6 +72,7 @@ class Context:
         self.node = node
         self.node_name = node.name
         self.node_memory = psutil.virtual_memory().total
+        self.selinux = selinux_defaults()
         self._recorder = recorder
         self._events: deque[PendingEvent] = deque()
         self._flushing: asyncio.TimerHandle | None = None
@@ -93,6 +95,18 @@ class Context:
     def id_slot(self, uid: str) -> int:
         """A free id range for the Pod of ``uid``. Others hold ranges, too: the sandboxes of the CRI."""
         return idranges.choose(uid, idranges.taken(box.spec for box in self.engine.list_sandboxes()))
+
+    def selinux_level(self, pod: Pod) -> str:
+        """The Pod's SELinux level: as it says, as its sandbox has it, or one that no other sandbox has."""
+        if self.selinux is None:
+            return ""
+        context = pod.spec.security_context
+        if context is not None and context.se_linux_options is not None and context.se_linux_options.level:
+            return context.se_linux_options.level
+        taken: dict[str, str] = {}
+        for box in self.engine.list_sandboxes():
+            taken[box.spec.uid] = labels.level_of(box.spec.mount_label)
+        return taken.pop(pod.metadata.uid, "") or labels.level(pod.metadata.uid, frozenset(taken.values()))
 
     def remove_pod(self, pod: Pod) -> bool:
         """The last step of a deletion; False while finalizers keep the object."""

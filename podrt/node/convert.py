@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from podrt.config import Config
 from podrt.engine import idranges
+from podrt.engine.labels import Labels
 from podrt.engine.specs import (
     ContainerSpec,
     ContainerState,
@@ -33,6 +34,7 @@ from podrt.node.env import expand
 
 HOSTNAME_LENGTH = 64
 """The kernel's limit (uname(2))."""
+_NO_LABELS = Labels()
 
 
 def log_directory(config: Config, pod: Pod) -> str:
@@ -72,9 +74,16 @@ def kernel_name(pod: Pod, config: Config, node_name: str) -> str:
 
 
 def sandbox_spec(
-    pod: Pod, config: Config, attempt: int, node_name: str, id_slot: int, page_sizes: Sequence[str] = ()
+    pod: Pod,
+    config: Config,
+    attempt: int,
+    node_name: str,
+    id_slot: int,
+    page_sizes: Sequence[str] = (),
+    labels: Labels = _NO_LABELS,
 ) -> SandboxSpec:
-    """What RunPodSandbox is given. ``id_slot`` chooses the id range of a Pod with ``hostUsers: false``."""
+    """What RunPodSandbox is given. ``id_slot`` chooses the id range of a Pod with ``hostUsers: false``; ``labels`` are
+    those of SELinux."""
     spec, meta = pod.spec, pod.metadata
     context = spec.security_context or PodSecurityContext()
     maps = idranges.maps(id_slot) if spec.host_users is False else ()
@@ -104,6 +113,7 @@ def sandbox_spec(
         sysctls={sysctl.name: sysctl.value for sysctl in context.sysctls},
         cgroup_parent=qos.pod_cgroup(pod, config.cgroup_root),
         resources=resources.pod_resources(spec, page_sizes),
+        mount_label=labels.file,
     )
 
 
@@ -154,6 +164,7 @@ def container_spec(
     config: Config,
     node_memory: int,
     page_sizes: Sequence[str] = (),
+    labels: Labels = _NO_LABELS,
 ) -> ContainerSpec:
     """What CreateContainer is given."""
     meta = pod.metadata
@@ -180,7 +191,7 @@ def container_spec(
         tty=container.tty,
         resources=resources.container_resources(container, config.pids_limit, pod.spec, page_sizes),
         oom_score_adj=resources.oom_score_adj(pod.spec, container, node_memory),
-        security=security(pod, container),
+        security=security(pod, container, labels),
         stop_signal=(container.lifecycle.stop_signal or "") if container.lifecycle else "",
     )
 
@@ -196,7 +207,7 @@ def targeted(container: Container, spec: ContainerSpec, known: facts.Facts) -> C
     return replace(spec, target=run.id)
 
 
-def security(pod: Pod, container: Container) -> Security:
+def security(pod: Pod, container: Container, labels: Labels = _NO_LABELS) -> Security:
     """The container's security context over the Pod's."""
     shared = pod.spec.security_context or PodSecurityContext()
     own = container.security_context or SecurityContext()
@@ -222,6 +233,8 @@ def security(pod: Pod, container: Container) -> Security:
         seccomp_profile=(profile.localhost_profile or "") if profile else "",
         apparmor=_apparmor(own.app_armor_profile or shared.app_armor_profile),
         unmasked_proc=own.proc_mount == "Unmasked",
+        process_label=labels.process,
+        mount_label=labels.file,
     )
 
 

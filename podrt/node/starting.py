@@ -14,7 +14,7 @@ from podrt.model.classes import HANDLERS, RuntimeClass
 from podrt.model.container import Container
 from podrt.model.pod import Pod
 from podrt.network import files
-from podrt.node import convert, sysctls, volumes
+from podrt.node import convert, selinux, sysctls, volumes
 from podrt.node.actions import SetUpSandbox, StartContainer
 from podrt.node.context import Context
 from podrt.node.env import environment
@@ -65,7 +65,8 @@ class Starter:
             # Chosen and taken without a pause between: nobody else can have it meanwhile.
             slot = context.id_slot(pod.metadata.uid) if pod.spec.host_users is False else 0
             sizes = context.page_sizes()
-            spec = convert.sandbox_spec(pod, context.config, action.attempt, context.node_name, slot, sizes)
+            labels = selinux.of_pod(pod, context.selinux, context.selinux_level(pod))
+            spec = convert.sandbox_spec(pod, context.config, action.attempt, context.node_name, slot, sizes, labels)
             status = await context.engine.run_sandbox(spec)
             self._write_hosts(pod, status)
         except volumes.VolumeError as error:
@@ -181,6 +182,7 @@ class Starter:
             config=context.config,
             node_memory=context.node_memory,
             page_sizes=context.page_sizes(),
+            labels=selinux.of_container(pod, spec, context.selinux, context.selinux_level(pod)),
         )
 
     def _extra_mounts(self, pod: Pod, spec: Container, attempt: int) -> list[Mount]:
@@ -188,7 +190,11 @@ class Starter:
         message.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         message.touch()
         message.chmod(0o666)
-        found = [Mount(source=str(message), destination=spec.termination_message_path or "/dev/termination-log")]
+        found = [
+            Mount(
+                source=str(message), destination=spec.termination_message_path or "/dev/termination-log", relabel=True
+            )
+        ]
         if not pod.spec.host_network:
-            found.append(Mount(source=str(self._directory.hosts), destination="/etc/hosts"))
+            found.append(Mount(source=str(self._directory.hosts), destination="/etc/hosts", relabel=True))
         return found

@@ -39,10 +39,12 @@ NAME_TRIES = 8
 class Registry:
     """Objects with their rules. All writes of the API go through it; ``store`` is for reading, watching and status."""
 
-    def __init__(self, store: Store) -> None:
-        """Create the first namespaces where they are missing, and go on with unfinished namespace deletions."""
+    def __init__(self, store: Store, *, selinux: bool = False) -> None:
+        """Create the first namespaces where they are missing, and go on with unfinished namespace deletions.
+        ``selinux``: whether this node's kernel has it."""
         self.store = store
         self._admission = Admission(store)
+        self._selinux = selinux
         for priority_class in first_priority_classes():
             if store.find(PriorityClass, "", priority_class.metadata.name) is None:
                 self.create(priority_class)
@@ -128,7 +130,7 @@ class Registry:
             message = "Forbidden: resourceVersion should not be set on objects to be created"
             causes.append(Cause("metadata.resourceVersion", message, "FieldValueForbidden"))
         causes += validation.validate(new)
-        return causes + support.unsupported_in(new)
+        return causes + support.unsupported_in(new, selinux=self._selinux)
 
     # Updating
 
@@ -144,7 +146,7 @@ class Registry:
             raise precondition(resource, old, "UID", obj.metadata.uid, old.metadata.uid)
         new = self._merged(old, obj)
         self._admission.check_update(new)
-        causes = validation.validate_update(new, old) + support.unsupported_in(new)
+        causes = validation.validate_update(new, old) + support.unsupported_in(new, selinux=self._selinux)
         refuse_invalid(resource, new.metadata, causes)
         if dry_run:
             return new
@@ -227,7 +229,7 @@ class Registry:
         return old
 
     def _change_spec(self, new: Pod, old: Pod, causes: list[Cause], *, dry_run: bool) -> Pod:
-        refuse_invalid(resource_of(old), new.metadata, [*causes, *support.unsupported(new.spec)])
+        refuse_invalid(resource_of(old), new.metadata, [*causes, *support.unsupported(new.spec, selinux=self._selinux)])
         if new.spec == old.spec:
             return old
         new = replace(new, metadata=replace(old.metadata, generation=old.metadata.generation + 1))

@@ -11,6 +11,7 @@ import pytest
 from cri_api.v1 import api_pb2 as api
 
 from podrt.engine import idranges
+from podrt.linux import selinux
 from tests.framework.cri import CriClient, container, refused, sandbox
 from tests.framework.daemon import Daemon
 from tests.framework.pods import TOOLS
@@ -316,12 +317,38 @@ def test_seccomp(cri: CriClient, tmp_path: Path) -> None:
     assert mode(unit) == "0"
 
 
+@pytest.mark.skipif(selinux.enabled(), reason="this kernel has SELinux")
 def test_selinux_is_refused(cri: CriClient) -> None:
     label = api.SELinuxOption(type="spc_t")
     with refused("UNIMPLEMENTED", "selinux_options"):
         box_of(cri, selinux_options=label)
     with refused("UNIMPLEMENTED", "selinux_options"):
         run(cri, selinux_options=label)
+
+
+@pytest.mark.skipif(not selinux.enabled(), reason="this machine lacks: a kernel with SELinux")
+def test_selinux_labels(cri: CriClient, tmp_path: Path) -> None:
+    known = selinux.defaults()
+    assert known is not None and known.usable
+    process, file = (":".join((*label.split(":")[:3], "s0:c8,c9")) for label in (known.process, known.file))
+    for name in ("mine", "plain"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+    before = os.getxattr(tmp_path / "plain" / "file", selinux.ATTRIBUTE)
+    mounts = [
+        api.Mount(container_path="/mine", host_path=str(tmp_path / "mine"), selinux_relabel=True),
+        api.Mount(container_path="/plain", host_path=str(tmp_path / "plain")),
+    ]
+    asked_for = {"selinux_options": api.SELinuxOption(level="s0:c8,c9"), **options(pid=CONTAINER)}
+    box, config = box_of(cri, **asked_for)
+    asked = secured(**asked_for)
+    asked.mounts.extend(mounts)
+    unit = cri.run(box, config, asked)
+    assert sh(cri, unit, "cat /proc/1/attr/current").strip("\0") == process
+    for _ in range(2):
+        assert sh(cri, unit, "cat /proc/self/attr/current").strip("\0") == process
+    assert os.getxattr(tmp_path / "mine" / "file", selinux.ATTRIBUTE).rstrip(b"\0").decode() == file
+    assert os.getxattr(tmp_path / "plain" / "file", selinux.ATTRIBUTE) == before
 
 
 def test_apparmor_is_refused_where_there_is_none(cri: CriClient) -> None:

@@ -234,7 +234,7 @@ def test_stdin_is_closed_after_the_first_session(shared_daemon: Daemon) -> None:
 )
 @pytest.mark.skipif(os.path.exists("/sys/fs/selinux/enforce"), reason="this kernel has SELinux")
 def test_what_the_kernel_does_not_have(shared_daemon: Daemon) -> None:
-    context, words = {"seLinuxOptions": {"level": "s0:c1,c2"}}, "sets no SELinux labels"
+    context, words = {"seLinuxOptions": {"level": "s0:c1,c2"}}, "kernel has no SELinux"
     for spec in (pod("odd", securityContext=context), pod("odd", container(securityContext=context))):
         with pytest.raises(ApiError) as caught:
             shared_daemon.api("POST", "/api/v1/namespaces/default/pods", spec)

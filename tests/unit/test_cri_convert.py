@@ -24,6 +24,7 @@ from podrt.engine.specs import (
     SeccompKind,
 )
 from podrt.errors import InvalidError, PodrtError, UnsupportedError
+from podrt.linux.selinux import Defaults
 
 MAPS = (IdMap(inside=0, outside=100_000, count=65_536),)
 
@@ -311,6 +312,46 @@ def test_what_a_kubelet_does_not_say_is_not_masked_and_not_filtered() -> None:
     found = container().security
     assert (found.masked_paths, found.read_only_paths, found.seccomp) == ((), (), SeccompKind.UNCONFINED)
     assert found.merge_image_groups and not found.user and not found.apparmor
+
+
+POLICY = Defaults("system_u:system_r:container_t:s0", "system_u:object_r:container_file_t:s0", usable=True)
+FILE = POLICY.file.removesuffix("s0")
+
+
+@pytest.mark.parametrize(
+    ("asked", "own", "process", "file"),
+    [
+        ({}, {}, "system_u:system_r:container_t:s0:c1,c2", f"{FILE}s0:c1,c2"),
+        ({"level": "s0:c7"}, {}, "system_u:system_r:container_t:s0:c7", f"{FILE}s0:c7"),
+        ({"level": "s0:c7"}, {"type": "spc_t"}, "system_u:system_r:spc_t:s0:c7", f"{FILE}s0:c7"),
+        ({}, {"level": "s0:c8"}, "system_u:system_r:container_t:s0:c8", f"{FILE}s0:c8"),
+    ],
+)
+def test_selinux_labels(asked: dict[str, str], own: dict[str, str], process: str, file: str) -> None:
+    config = sandbox_config(**security(selinux_options=api.SELinuxOption(**asked)))
+    box = convert.sandbox_spec(config, "", (), POLICY, "s0:c1,c2")
+    assert box.mount_label == FILE + (asked.get("level") or "s0:c1,c2")
+    given = api.ContainerConfig(
+        metadata=api.ContainerMetadata(name="c"),
+        image=api.ImageSpec(image="i"),
+        mounts=[
+            api.Mount(container_path="/a", host_path="/a", selinux_relabel=True),
+            api.Mount(container_path="/b", host_path="/b"),
+        ],
+        **context(selinux_options=api.SELinuxOption(**own)),
+    )
+    found = container_spec(given, box, POLICY)
+    assert (found.security.process_label, found.security.mount_label) == (process, file)
+    assert [mount.relabel for mount in found.mounts] == [True, False]
+
+
+def test_no_selinux_label_with_the_host_s_processes_unless_it_is_asked_for() -> None:
+    box = convert.sandbox_spec(sandbox_config(**options(pid=api.NODE)), "", (), POLICY, "s0:c1,c2")
+    assert box.mount_label == ""
+    given = api.ContainerConfig(metadata=api.ContainerMetadata(name="c"), image=api.ImageSpec(image="i"))
+    assert container_spec(given, box, POLICY).security.process_label == ""
+    given.MergeFrom(api.ContainerConfig(**context(selinux_options=api.SELinuxOption(type="spc_t"))))
+    assert container_spec(given, box, POLICY).security.process_label == "system_u:system_r:spc_t:s0"
 
 
 def profile(kind: Any, ref: str = "") -> Any:

@@ -31,18 +31,20 @@ REFUSED: dict[str, Any] = {
     "spec.resourceClaims": [{"name": "c", "resourceClaimName": "x"}],
     "spec.resources": {"limits": {"cpu": "1"}},
     "spec.schedulingGroup": {"podGroupName": "g"},
-    "spec.securityContext.seLinuxOptions": SELINUX,
-    "spec.securityContext.seLinuxChangePolicy": "Recursive",
     "spec.volumes[].projected.sources[].clusterTrustBundle": {"name": "b", "path": "p"},
     "spec.volumes[].projected.sources[].podCertificate": {"signerName": "a/b", "keyType": "ED25519"},
     "spec.volumes[].iscsi": {"targetPortal": "h", "iqn": "iqn.2001-04.com.example:x", "lun": 0},
     "spec.volumes[].fc": {"wwids": ["x"]},
     "spec.containers[].resources.claims": [{"name": "c"}],
     "spec.containers[].resizePolicy": [{"resourceName": "cpu", "restartPolicy": "NotRequired"}],
-    "spec.containers[].securityContext.seLinuxOptions": SELINUX,
     **{f"spec.volumes[].{name}": {"any": "thing"} for name in REMOVED},
 }
 """A value of each refused field."""
+LABELS: dict[str, Any] = {
+    "spec.securityContext.seLinuxOptions": SELINUX,
+    "spec.securityContext.seLinuxChangePolicy": "Recursive",
+    "spec.containers[].securityContext.seLinuxOptions": SELINUX,
+}
 ACCEPTED: dict[str, Any] = {
     "spec.enableServiceLinks": False,
 }
@@ -91,6 +93,19 @@ def test_every_refused_field_is_refused_by_name(path: str, tmp_path: Path) -> No
     with contextlib.closing(Store(tmp_path / "store.db")) as store, pytest.raises(InvalidError) as caught:
         Registry(store).create(codec.decode(body, expected=BY_NAME["pods"]).object)
     assert at(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("path", LABELS)
+def test_selinux_is_for_kernels_that_have_it(path: str, tmp_path: Path) -> None:
+    pod = decoded(path, LABELS[path])
+    assert support.unsupported(pod.spec, selinux=True) == []
+    body = json.dumps(document(path, LABELS[path])).encode()
+    sent = codec.decode(body, expected=BY_NAME["pods"]).object
+    with contextlib.closing(Store(tmp_path / "without.db")) as store, pytest.raises(InvalidError) as caught:
+        Registry(store).create(sent)
+    assert at(path) in str(caught.value) and "no SELinux" in str(caught.value)
+    with contextlib.closing(Store(tmp_path / "with.db")) as store:
+        assert Registry(store, selinux=True).create(sent).metadata.uid
 
 
 @pytest.mark.parametrize("path", [path for path in ACCEPTED if path in states(State.ACCEPTED)])

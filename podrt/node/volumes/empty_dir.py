@@ -16,15 +16,20 @@ from podrt.node.volumes.errors import Unavailable
 MODE = 0o777
 
 
-def set_up(pod: Pod, name: str, source: EmptyDirVolumeSource, directory: PodDirectory, node_memory: int) -> Path:
-    """Make it, mode 0777. A tmpfs is as large as the smallest of sizeLimit, the Pod's memory limit and the node."""
+def set_up(
+    pod: Pod, name: str, source: EmptyDirVolumeSource, directory: PodDirectory, node_memory: int, label: str = ""
+) -> Path:
+    """Make it, mode 0777. A tmpfs is as large as the smallest of sizeLimit, the Pod's memory limit and the node; all
+    its files have the SELinux ``label``, if there is one."""
     path = directory.volume("empty-dir", name)
     make_directory(path, MODE)
+    context = f',context="{label}"' if label else ""
     if source.medium == "Memory" and not os.path.ismount(path):
-        mount_tmpfs(path, MODE, _size(pod, source, node_memory))
+        mount_tmpfs(path, MODE, _size(pod, source, node_memory), options=context)
     elif source.medium.startswith("HugePages") and not os.path.ismount(path):
         size = _page_size(pod, source.medium)
-        libc.mount("nodev", os.fspath(path), "hugetlbfs", libc.MS_NOSUID | libc.MS_NODEV, f"pagesize={size},mode=0777")
+        options = f"pagesize={size},mode=0777{context}"
+        libc.mount("nodev", os.fspath(path), "hugetlbfs", libc.MS_NOSUID | libc.MS_NODEV, options)
     return path
 
 

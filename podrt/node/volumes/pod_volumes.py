@@ -30,6 +30,7 @@ from podrt.model.pod import Pod
 from podrt.model.security import PodSecurityContext
 from podrt.model.storage import PersistentVolumeClaim
 from podrt.model.volume import HostPathVolumeSource, ProjectedVolumeSource, Volume
+from podrt.node import selinux
 from podrt.node.volumes import (
     atomic,
     block,
@@ -60,12 +61,14 @@ FILE_KINDS = ("config_map", "secret", "downward_api", "projected")
 
 
 class Prepared(NamedTuple):
-    """One volume that is ready. ``idmap``: its files can be shown with the ids of a user namespace."""
+    """One volume that is ready. ``idmap``: its files can be shown with the ids of a user namespace. ``relabel``: they
+    are the Pod's own, and get its SELinux label."""
 
     path: Path
     read_only: bool = False
     idmap: bool = True
     block: bool = False
+    relabel: bool = False
 
 
 class PodVolumes:
@@ -104,13 +107,15 @@ class PodVolumes:
             if any(getattr(volume, kind) is not None for kind in FILE_KINDS):
                 return self._files(pod, volume)
             if volume.empty_dir is not None:
-                path = empty_dir.set_up(pod, volume.name, volume.empty_dir, self._directory, self._context.node_memory)
+                memory, label = self._context.node_memory, self._label(pod, volume)
+                path = empty_dir.set_up(pod, volume.name, volume.empty_dir, self._directory, memory, label)
                 await self._give_to_group(pod, path)
-                return Prepared(path)
+                return Prepared(path, relabel=True)
             if volume.host_path is not None:
                 return Prepared(await _look(volume.host_path))
             if volume.nfs is not None:
-                path = await nfs.set_up(volume.nfs, self._directory.volume("nfs", volume.name))
+                options = _context(self._label(pod, volume))
+                path = await nfs.set_up(volume.nfs, self._directory.volume("nfs", volume.name), options)
                 return Prepared(path, volume.nfs.read_only, idmap=False)
             if volume.csi is not None:
                 found = await csi.publish_inline(
@@ -150,7 +155,8 @@ class PodVolumes:
         bound = claim.find(registry.store, pod, volume)
         if bound.nfs is not None:
             place = self._directory.volume("nfs", volume.name)
-            path = await nfs.set_up(bound.nfs, place, bound.volume.spec.mount_options)
+            options = (*bound.volume.spec.mount_options, *_context(self._label(pod, volume)))
+            path = await nfs.set_up(bound.nfs, place, options)
             return Prepared(path, bound.read_only or bound.nfs.read_only, idmap=False)
         if bound.volume.spec.csi is not None:
             state_dir, store = self._context.config.state_dir, self._context.store
@@ -168,13 +174,19 @@ class PodVolumes:
             raise Unavailable(f"{path} of persistentvolume {bound.volume.metadata.name} is no directory on this host")
         if not bound.read_only:
             await self._give_to_group(pod, path)
-        return Prepared(path, bound.read_only)
+        return Prepared(path, bound.read_only, relabel=not bound.read_only)
 
     async def _published(self, pod: Pod, found: csi.Published, *, read_only: bool = False) -> Prepared:
         if found.group and not read_only:
             await self._give_to_group(pod, found.path)
         # Whether a driver's file system can be idmapped is not known before it is tried.
-        return Prepared(found.path, found.read_only or read_only, idmap=False)
+        read_only = found.read_only or read_only
+        return Prepared(found.path, read_only, idmap=False, relabel=not read_only)
+
+    def _label(self, pod: Pod, volume: Volume) -> str:
+        """What to mount a file system of the Pod's with; "" for nothing."""
+        context = self._context
+        return selinux.mounted_with(pod, volume, context.selinux, context.selinux_level(pod))
 
     async def _give_to_group(self, pod: Pod, path: Path) -> None:
         context = pod.spec.security_context or PodSecurityContext()
@@ -202,7 +214,7 @@ class PodVolumes:
 
             prepare = give
         atomic.write(path, files, prepare)
-        return Prepared(path, read_only=True)
+        return Prepared(path, read_only=True, relabel=True)
 
     def _place(self, volume: Volume) -> Path:
         kind = next(kind for kind in FILE_KINDS if getattr(volume, kind) is not None)
@@ -306,6 +318,7 @@ class PodVolumes:
             recursive_read_only=one.recursive_read_only in ("Enabled", "IfPossible"),
             propagation=spread,
             idmap=volume.idmap,
+            relabel=volume.relabel,
         )
 
     def devices(self, container: Container) -> list[Device]:
@@ -364,6 +377,11 @@ class PodVolumes:
                 owner = image.owner(pod.metadata.uid, volume.name)
                 for found in self._context.images.list():
                     self._context.images.release(found.id, owner)
+
+
+def _context(label: str) -> tuple[str, ...]:
+    """The option of mount(8), which takes the quotes away."""
+    return (f'context="{label}"',) if label else ()
 
 
 def _in_memory(volume: Volume) -> bool:
