@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from podrt.engine import launch
 from podrt.engine.records import ContainerRecord
 from podrt.engine.state import Container, Machine, Sandbox
-from podrt.linux import caps, inroot, libc, steps
+from podrt.linux import apparmor, caps, inroot, libc, steps
 from podrt.supervisor.child import candidates, environment
 from podrt.supervisor.protocol import Credentials
 from podrt.supervisor.wire import sealed_memfd
@@ -71,6 +71,9 @@ def _write(machine: Machine, sandbox: Sandbox, unit: Container, argv: tuple[str,
     profile, label = launch.apparmor_profile(machine, security), security.process_label
     if profile and label:
         return None
+    if profile not in ("", apparmor.DEFAULT):
+        # Another profile may forbid what the exec starts, and is asked only if it is entered before.
+        return None
     mapped = bool(shared.uid_maps or shared.gid_maps)
     made = steps.Steps()
     free = _begin(machine, record, made, _attributes(profile, label))
@@ -89,12 +92,13 @@ def _write(machine: Machine, sandbox: Sandbox, unit: Container, argv: tuple[str,
         for number in (_ATTRIBUTE_FD, _ATTRIBUTE_FD + 1):
             made.call("write", number, made.data(label.encode()), len(label.encode()))
     made.call("keyctl", _KEYCTL_JOIN_SESSION_KEYRING, 0, tolerate=(errno.ENOSYS, errno.EPERM))
-    if profile:
-        content = f"exec {profile}".encode()
-        made.call("write", _ATTRIBUTE_FD, made.data(content), len(content))
     made.call("umask", credentials.umask)
     made.call("prlimit64", 0, resource.RLIMIT_NOFILE, made.data(struct.pack("2Q", *machine.supervisor.nofile)), 0)
     _take_identity(made, record, credentials, program)
+    if profile:
+        # Not "exec": a profile that changes at the exec clears the signal of the supervisor's death.
+        content = f"changeprofile {profile}".encode()
+        made.call("write", _ATTRIBUTE_FD, made.data(content), len(content))
     _execute(made, argv, environment(record.command.env, unit.home))
     return made.finish()
 
@@ -105,8 +109,8 @@ def _attributes(profile: str, label: str) -> tuple[str, ...]:
         return ("/proc/self/attr/exec", "/proc/self/attr/keycreate")
     if not profile:
         return ()
-    path = "/proc/self/attr/apparmor/exec"
-    return (path if os.path.exists(path) else "/proc/self/attr/exec",)
+    path = "/proc/self/attr/apparmor/current"
+    return (path if os.path.exists(path) else "/proc/self/attr/current",)
 
 
 def _begin(machine: Machine, record: ContainerRecord, made: steps.Steps, attributes: tuple[str, ...]) -> int:
