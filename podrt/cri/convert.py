@@ -235,8 +235,10 @@ def _merged(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:
 
 
 def selinux_labels(given: Any, defaults: Defaults | None, own_level: str, *, unconfined: bool) -> Labels:
-    """The labels of ``selinux_options``. Raises UnsupportedError: a label can't be kept where nothing enforces it."""
+    """The labels of ``selinux_options``. None where the kernel has no SELinux: a cluster gives one manifest to nodes of
+    all kinds, and every runtime passes over what the node can't have.
+    """
+    if defaults is None:
+        return Labels()
     options = Options(given.user, given.role, given.type, given.level)
-    if defaults is None and options != Options():
-        raise UnsupportedError("security_context.selinux_options: this machine's kernel has no SELinux; leave them out")
     return labels(options, defaults, own_level, unconfined=unconfined)

@@ -146,11 +146,6 @@ WRONG_SANDBOXES: dict[str, tuple[Callable[[], SandboxSpec], type[PodrtError], st
     "no root": (lambda: spec(**users(uids=mapping(container_id=1))), InvalidError, "id 0 of the container"),
     "no length": (lambda: spec(**users(uids=mapping(length=0))), InvalidError, "id 0 of the container"),
     "beyond": (lambda: spec(**users(uids=mapping(host_id=2**32 - 1, length=2))), InvalidError, "ids end"),
-    "selinux": (
-        lambda: spec(**security(selinux_options=api.SELinuxOption(level="s0"))),
-        UnsupportedError,
-        "selinux_options",
-    ),
     "port 70000": (
         lambda: spec(port_mappings=[api.PortMapping(container_port=1, host_port=70_000)]),
         InvalidError,
@@ -461,7 +456,6 @@ WRONG_CONTAINERS: dict[str, tuple[dict[str, Any], type[PodrtError], str]] = {
     ),
     "stop signal": ({"stop_signal": 99}, InvalidError, "stop_signal: 99"),
     "privileged": (context(privileged=True), InvalidError, "the sandbox is not privileged"),
-    "selinux": (context(selinux_options=api.SELinuxOption(type="spc_t")), UnsupportedError, "selinux_options"),
     "group alone": (context(run_as_group=api.Int64Value(value=1)), InvalidError, "needs run_as_user"),
     "negative user": (context(run_as_user=api.Int64Value(value=-1)), InvalidError, "-1 is not a uid"),
     "target": (context(namespace_options=api.NamespaceOption(pid=api.TARGET)), InvalidError, "target_id"),
