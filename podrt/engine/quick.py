@@ -68,15 +68,16 @@ def _write(machine: Machine, sandbox: Sandbox, unit: Container, argv: tuple[str,
     security = record.spec.security
     credentials = launch.credentials_of(security, record.command.user)
     program = launch.seccomp_program(machine, security, credentials.bounding)
-    profile, label = launch.apparmor_profile(machine, security), security.process_label
-    if profile and label:
+    profile = launch.apparmor_profile(machine, security)
+    if security.process_label:
+        # An exec that changes the label clears the signal of the supervisor's death, and none changes it before.
         return None
     if profile not in ("", apparmor.DEFAULT):
         # Another profile may forbid what the exec starts, and is asked only if it is entered before.
         return None
     mapped = bool(shared.uid_maps or shared.gid_maps)
     made = steps.Steps()
-    free = _begin(machine, record, made, _attributes(profile, label))
+    free = _begin(machine, record, made, profile)
     made.call("setns", steps.PIDFD, _JOINED)
     for stream in (1, 2):
         # So that the user can open /dev/stdout by name.
@@ -88,9 +89,6 @@ def _write(machine: Machine, sandbox: Sandbox, unit: Container, argv: tuple[str,
         made.call("setresuid", 0, 0, 0)
     _change_directory(made, record.command.cwd or "/", free)
     made.call("close_range", 3, 2**32 - 1, libc.CLOSE_RANGE_CLOEXEC)
-    if label:
-        for number in (_ATTRIBUTE_FD, _ATTRIBUTE_FD + 1):
-            made.call("write", number, made.data(label.encode()), len(label.encode()))
     made.call("keyctl", _KEYCTL_JOIN_SESSION_KEYRING, 0, tolerate=(errno.ENOSYS, errno.EPERM))
     made.call("umask", credentials.umask)
     made.call("prlimit64", 0, resource.RLIMIT_NOFILE, made.data(struct.pack("2Q", *machine.supervisor.nofile)), 0)
@@ -103,18 +101,8 @@ def _write(machine: Machine, sandbox: Sandbox, unit: Container, argv: tuple[str,
     return made.finish()
 
 
-def _attributes(profile: str, label: str) -> tuple[str, ...]:
-    """The files of the host's procfs that take AppArmor's profile, or SELinux's label of the exec and of keyrings."""
-    if label:
-        return ("/proc/self/attr/exec", "/proc/self/attr/keycreate")
-    if not profile:
-        return ()
-    path = "/proc/self/attr/apparmor/current"
-    return (path if os.path.exists(path) else "/proc/self/attr/current",)
-
-
-def _begin(machine: Machine, record: ContainerRecord, made: steps.Steps, attributes: tuple[str, ...]) -> int:
-    """The steps on the host's side: at last ``attributes`` are open, from :data:`_ATTRIBUTE_FD` on. Returns the lowest
+def _begin(machine: Machine, record: ContainerRecord, made: steps.Steps, profile: str) -> int:
+    """The steps on the host's side; with a profile :data:`_ATTRIBUTE_FD` is open in the end. Returns the lowest
     descriptor that is free afterwards."""
     made.call("prctl", libc.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     # From here on it is known which number the next descriptor gets.
@@ -127,8 +115,9 @@ def _begin(machine: Machine, record: ContainerRecord, made: steps.Steps, attribu
     if record.spec.oom_score_adj is not None:
         denied = (errno.EACCES, errno.EPERM)
         made.write("/proc/self/oom_score_adj", b"%d" % record.spec.oom_score_adj, free, tolerate=denied)
-    for path in attributes:
-        made.open(path, os.O_WRONLY)
+    if profile:
+        path = "/proc/self/attr/apparmor/current"
+        made.open(path if os.path.exists(path) else "/proc/self/attr/current", os.O_WRONLY)
         space = made.data(bytes(256))
         made.call("fstatfs", free, space)
         made.expect(space, 2**64 - 1, libc.PROC_SUPER_MAGIC, errno.EINVAL)
