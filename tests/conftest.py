@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -21,6 +22,9 @@ pytest_plugins = ["tests.framework.tiers"]
 hypothesis.settings.register_profile("podrt", deadline=None, print_blob=True)
 hypothesis.settings.register_profile("ci", parent=hypothesis.settings.get_profile("podrt"), derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "podrt")
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and so does what they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _daemons = pytest.StashKey[list[Daemon]]()
 

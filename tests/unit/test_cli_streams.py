@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -217,7 +218,8 @@ def test_port_forward(server: FakeServer, echo_port: int) -> None:
     code = "from podrt.cli.main import main; main()"
     pipe = subprocess.PIPE
     command = [sys.executable, "-c", code, "--socket", server.path, "port-forward", "web", ":80", ":9"]
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process, contextlib.ExitStack() as ending:
+        ending.callback(process.kill)  # where an assertion fails, nobody has told it to end
         assert process.stdout is not None and process.stderr is not None
         ports = {}
         while len(ports) < 2:
