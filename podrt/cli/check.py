@@ -141,7 +141,7 @@ def cgroup_layout(machine: Machine) -> tuple[str, dict[str, str]]:
 def _cgroups(machine: Machine) -> Iterator[Finding]:
     layout, controllers = cgroup_layout(machine)
     costs = {
-        "hybrid": "each start waits for RCU in cgroup.procs (5 to 20 ms); no memory.high, no io limits",
+        "hybrid": "no memory.high, no io limits",
         "v1": "freeze and kill go through the v1 freezer and signals; no pressure figures, no io limits",
         "none": "mount cgroup2 at /sys/fs/cgroup: without cgroups no container can be limited or found",
     }

@@ -63,7 +63,6 @@ async def create(machine: Machine, sandbox_id: str, spec: ContainerSpec) -> str:
         hold_images(machine, record)
         stack.step("container.cgroup", lambda: _remove_cgroup(machine, record))
         await undo.finish(_make_cgroup(machine, record), f"cgroup of {record.id[:12]}")
-        machine.warm()
         stack.step("container.storage", lambda: _remove_storage(unit))
         _make_storage(sandbox, unit)
         if record.mounted_images:
@@ -207,7 +206,7 @@ def _new_record(machine: Machine, sandbox: Sandbox, spec: ContainerSpec) -> Cont
         raise UnsupportedError(f"container {spec.name}: resources.unified ({names}) needs a machine with cgroup v2")
     if not spec.resources.pids_limit and machine.config.pids_limit and not shared.owner:
         spec = parts.replaced(spec, resources=parts.replaced(spec.resources, pids_limit=machine.config.pids_limit))
-    identity = sandbox.spare_ids.pop() if sandbox.spare_ids else secrets.token_hex(32)
+    identity = secrets.token_hex(32)
     return ContainerRecord(
         id=identity,
         sandbox_id=sandbox.id,

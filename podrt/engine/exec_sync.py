@@ -19,6 +19,7 @@ from podrt.engine.state import Container, Machine
 from podrt.engine.supervisor_link import Reply
 from podrt.engine.undo import finish
 from podrt.errors import LaunchError, PodrtError, UnavailableError
+from podrt.supervisor import wire
 
 _log = logging.getLogger(__name__)
 
@@ -110,22 +111,22 @@ async def run_list(machine: Machine, unit: Container, argv: Sequence[str], max_b
     what is wrong. Raises UnavailableError if the supervisor goes away meanwhile. Cancelled, it kills the command."""
     try:
         listed = quick.list_of(machine, machine.sandbox(unit.record.sandbox_id), unit, argv)
+        # A bad descriptor would cost the connection to the supervisor.
+        if listed is None or unit.pidfd < 0:
+            return None
+        group = machine.cgroups.open_fd(unit.record.cgroup)
     except (PodrtError, OSError, ValueError):
-        return None
-    # A bad descriptor would cost the connection to the supervisor.
-    if listed is None or unit.pidfd < 0:
         return None
     unit.execs += 1
     identity = f"{unit.id}/exec/{machine.session}-{unit.execs}"
     (our_output, output), (our_error, error) = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
     try:
         try:
-            ended = machine.supervisor.run(identity, (output, error, unit.pidfd, listed))
+            ended = machine.supervisor.run(identity, (output, error, unit.pidfd, group, listed))
         except UnavailableError:
             return None
         finally:
-            os.close(output)
-            os.close(error)
+            wire.close_all((output, error, group))
         os.set_blocking(our_output, False)
         os.set_blocking(our_error, False)
         with Collector(our_output, max_bytes) as first, Collector(our_error, max_bytes) as second:

@@ -94,11 +94,12 @@ def join(record: SandboxRecord, fds: list[int], *, pid: bool = True) -> tuple[tu
 
 
 def cgroup(machine: Machine, path: str, fds: list[int]) -> dict[str, Any]:
-    """How the child gets into its cgroup: by descriptor on cgroup v2, else by writing to cgroup.procs files."""
-    if machine.cgroups.hierarchies.mode == "v2":
-        fds.append(machine.cgroups.open_fd(path))
-        return {"cgroup_fd": len(fds) - 1}
-    return {"cgroup_procs": tuple(machine.cgroups.procs_files(path))}
+    """How the child gets into its cgroup: it is born in that of cgroup2, and enters those of v1 itself."""
+    entered = {"cgroup_tasks": tuple(machine.cgroups.tasks_files(path))}
+    if (fd := machine.cgroups.open_fd(path)) < 0:
+        return entered
+    fds.append(fd)
+    return {**entered, "cgroup_fd": len(fds) - 1}
 
 
 def pause(machine: Machine, sandbox: Sandbox, cgroup_path: str, fds: list[int]) -> LaunchSpec:

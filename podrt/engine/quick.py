@@ -32,7 +32,7 @@ _MAX_LISTS = 8
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 _CAPABILITY_VERSION_3 = 0x20080522
 _JOINED = libc.CLONE_NEWNET | libc.CLONE_NEWUTS | libc.CLONE_NEWIPC | libc.CLONE_NEWCGROUP | libc.CLONE_NEWNS
-_ATTRIBUTE_FD = steps.LIST_FD
+_ATTRIBUTE_FD = steps.CGROUP_FD
 _PATH_MAX = 4096
 _ELSEWHERE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM)
 
@@ -62,6 +62,8 @@ def _write(machine: Machine, sandbox: Sandbox, unit: Container, argv: tuple[str,
     """The list, in the order of :mod:`podrt.supervisor.child`."""
     record, shared = unit.record, sandbox.record.spec
     if unit.home is None or record.uid is None or record.gid is None or not steps.supported():
+        return None
+    if not machine.cgroups.hierarchies.unified:
         return None
     if not argv or not argv[0] or record.spec.rlimits:
         return None
@@ -106,11 +108,9 @@ def _begin(machine: Machine, record: ContainerRecord, made: steps.Steps, profile
     descriptor that is free afterwards."""
     made.call("prctl", libc.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     # From here on it is known which number the next descriptor gets.
-    made.call("close_range", steps.LIST_FD, 2**32 - 1, 0)
-    free = steps.LIST_FD
-    # On v2 a process that is there already has no other way in either.
-    entrances = machine.cgroups.procs_files(record.cgroup)
-    for path in entrances or [f"{machine.cgroups.hierarchies.unified}{record.cgroup}/cgroup.procs"]:
+    free = steps.CGROUP_FD
+    made.call("close_range", free, 2**32 - 1, 0)
+    for path in machine.cgroups.tasks_files(record.cgroup):
         made.write(path, b"0", free)
     if record.spec.oom_score_adj is not None:
         denied = (errno.EACCES, errno.EPERM)

@@ -35,8 +35,6 @@ from podrt.network.types import Attachment
 
 log = logging.getLogger(__name__)
 
-_SPARE_CGROUPS = 2
-
 
 async def run(machine: Machine, spec: SandboxSpec) -> SandboxStatus:
     """Make a sandbox and return it ready, or leave nothing behind.
@@ -63,7 +61,6 @@ async def run(machine: Machine, spec: SandboxSpec) -> SandboxStatus:
                 sandbox_files.mount_shm(sandbox)
             # Shielded: a caller that gives up must not end the tasks, for their threads go on.
             await asyncio.shield(cgroup_made)
-            machine.warm()
             pinned = await asyncio.shield(namespaces_made)
         except BaseException:
             # What has to be undone is only known when they have ended.
@@ -288,19 +285,11 @@ def _unpin(machine: Machine, record: SandboxRecord) -> None:
 
 
 def _make_cgroup(machine: Machine, sandbox: Sandbox) -> None:
-    """The Pod's cgroup and two in it for containers to come.
-
-    mkdir(2) in a cgroup waits while any process enters one, on v1 for up to 10 ms (an RCU grace period). Made
-    beforehand, the containers' cgroups are there before the first process enters."""
     record = sandbox.record
     if not record.own_cgroup:
         return
     limits = Resources() if _limited_by_owner(record.spec) else record.spec.resources
     machine.cgroups.create(record.cgroup, limits, pod=True)
-    for _ in range(_SPARE_CGROUPS):
-        identity = secrets.token_hex(32)
-        machine.cgroups.create(f"{record.cgroup}/{identity}")
-        sandbox.spare_ids.append(identity)
 
 
 async def _remove_cgroup(machine: Machine, sandbox: Sandbox) -> None:
@@ -309,10 +298,7 @@ async def _remove_cgroup(machine: Machine, sandbox: Sandbox) -> None:
     if record.own_cgroup and not shared:
         paths = [record.cgroup]
     else:
-        paths = [f"{record.cgroup}/{identity}" for identity in sandbox.spare_ids]
-        if record.spec.pid == NamespaceMode.POD:
-            paths.append(pause_cgroup(record))
-    sandbox.spare_ids.clear()
+        paths = [pause_cgroup(record)] if record.spec.pid == NamespaceMode.POD else []
     for path in paths:
         await asyncio.to_thread(machine.cgroups.remove, path)
 

@@ -52,8 +52,6 @@ class Sandbox:
     directory's tmpfs that would take the machine's memory and the room for records."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by stop and remove."""
-    spare_ids: list[str] = field(default_factory=list)
-    """Ids for containers to come, whose cgroups are made already."""
     pause_fd: int = -1
     """pidfd of the pause process."""
 
@@ -156,18 +154,12 @@ class Machine:
     """Distinguishes the execs of this daemon from those of the one before it."""
 
     background: set[asyncio.Task[None]] = field(default_factory=set)
-    _warming: asyncio.Future[None] | None = None
 
     def spawn(self, work: Coroutine[object, object, None], what: str) -> None:
         """Let ``work`` run by itself; its failure is logged."""
         task = asyncio.create_task(work, name=what)
         self.background.add(task)
         task.add_done_callback(self._spawned)
-
-    def warm(self) -> None:
-        """A process is going to enter a cgroup soon: have the kernel begin its wait now (see Manager.warm)."""
-        if self._warming is None or self._warming.done():
-            self._warming = asyncio.get_running_loop().run_in_executor(None, self.cgroups.warm)
 
     def _spawned(self, task: asyncio.Task[None]) -> None:
         self.background.discard(task)

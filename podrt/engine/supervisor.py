@@ -155,7 +155,7 @@ class SupervisorClient:
 
     def run(self, identity: str, fds: Sequence[int]) -> asyncio.Future[Reply]:
         """Have a list of steps carried out in a running container. ``fds``: its standard output and error, a pidfd of
-        the container's process, the list; they stay the caller's.
+        the container's process, the directory of its cgroup in cgroup2, the list; they stay the caller's.
 
         The answer has ``code`` and ``signal`` of the command's end, or ``error`` if it was not executed. A cancelled
         future is the caller's to follow with :meth:`handle`: the command goes on. Raises UnavailableError.

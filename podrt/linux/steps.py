@@ -26,7 +26,7 @@ Or its token, :data:`STARTED`, and the pid of the copy of itself that carries ou
 STARTED: Final = -2
 FAILED: Final = 125
 """Its exit code then."""
-REPORT_FD, PIDFD, LIST_FD = 3, 4, 5
+REPORT_FD, PIDFD, CGROUP_FD, LIST_FD = 3, 4, 5, 6
 """Descriptors that the program is started with, beside the three that the command gets."""
 ANY_ERROR: Final = tuple(range(1, 64))
 

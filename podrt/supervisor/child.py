@@ -96,7 +96,7 @@ class Child:
         spec = self.spec
         self._detach()
         self.step = "cgroup"
-        for path in spec.cgroup_procs:
+        for path in spec.cgroup_tasks:
             setup.write_file(path, b"0")
         self.step = "oom_score_adj"
         if spec.oom_score_adj is not None:

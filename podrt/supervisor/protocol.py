@@ -37,7 +37,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-VERSION = 2
+VERSION = 3
 INLINE_BYTES = 64 * 1024
 MAX_FDS = 250
 
@@ -96,8 +96,8 @@ class LaunchSpec(NamedTuple):
     kind: str
     """``container`` (own rootfs, log, restartable), ``exec`` (joins a container), ``pause``, ``namespaces`` (makes and
     reports namespaces, executes nothing)."""
-    cgroup_procs: tuple[str, ...] = ()
-    """cgroup.procs files to enter, by path: one per v1 hierarchy, and the unified one."""
+    cgroup_tasks: tuple[str, ...] = ()
+    """``tasks`` files to enter by, by path: one per v1 hierarchy."""
     cgroup_fd: int | None = None
     """A directory of a cgroup v2 hierarchy, for CLONE_INTO_CGROUP."""
     join: tuple[tuple[str, int], ...] = ()

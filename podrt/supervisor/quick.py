@@ -54,16 +54,17 @@ class Runs:
         self._started: dict[str, int] = {}
 
     def start(self, identity: str, asked: tuple[int, int], fds: Sequence[int]) -> None:
-        """Spawn; ``fds``: standard output, standard error, pidfd of the container's process, list. Raises OSError;
+        """Spawn; ``fds``: standard output, standard error, pidfd of the container's process, directory of its
+        cgroup in cgroup2, list. Raises OSError;
         ESRCH, ENOMEM: the container is gone."""
         if self._program < 0:
             raise OSError(errno.ENOENT, "not built: run make setup", PROGRAM)
-        if len(fds) != 4:
-            raise OSError(errno.EINVAL, "run needs two streams, a pidfd and a list")
+        if len(fds) != 5:
+            raise OSError(errno.EINVAL, "run needs two streams, a pidfd, a cgroup and a list")
         copies = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _LOWEST) if fd < _LOWEST else fd for fd in fds]
         try:
-            output, error, pidfd, listed = copies
-            sources = (self._null, output, error, self._writer, pidfd, listed)
+            output, error, pidfd, group, listed = copies
+            sources = (self._null, output, error, self._writer, pidfd, group, listed)
             actions = [(os.POSIX_SPAWN_DUP2, source, target) for target, source in enumerate(sources)]
             token = f"{next(self._tokens):0{steps.TOKEN_BYTES}x}"
             starter = os.posix_spawn(

@@ -128,7 +128,7 @@ def spec_from_wire(value: Any) -> LaunchSpec:
         if len(value) != len(LaunchSpec._fields):
             raise WireError(f"a launch spec has {len(LaunchSpec._fields)} fields, not {len(value)}")
         return spec._replace(
-            cgroup_procs=tuple(spec.cgroup_procs),
+            cgroup_tasks=tuple(spec.cgroup_tasks),
             join=tuple((kind, index) for kind, index in spec.join),
             unshare=tuple(spec.unshare),
             uid_map=tuple((a, b, c) for a, b, c in spec.uid_map),

@@ -113,7 +113,7 @@ async def test_users_come_from_the_image(box: SupervisorBox, user: str, extra: t
         ({"credentials": {"non_root": True}}, "user", 0, "runAsNonRoot"),
         ({"cwd": "/etc/passwd/x"}, "cwd", errno.ENOTDIR, "cwd: /etc/passwd/x"),
         ({"rlimits": (("NOSUCH", 1, 1),)}, "rlimit", errno.EINVAL, "unknown resource limit NOSUCH"),
-        ({"cgroup_procs": ("/no/cgroup.procs",)}, "cgroup", errno.ENOENT, "/no/cgroup.procs"),
+        ({"cgroup_tasks": ("/no/tasks",)}, "cgroup", errno.ENOENT, "/no/tasks"),
         ({"operations": [mount.FileSystem("/x", "nosuchfs", "x", 0, ())]}, "mount", errno.ENODEV, "/x"),
         ({"sysctls": (("kernel/core_pattern", CORE_PATTERN),)}, "sysctl", errno.EPERM, "kernel/core_pattern"),
         ({"sysctls": (("net/../kernel/core_pattern", CORE_PATTERN),)}, "sysctl", errno.EPERM, "core_pattern"),
@@ -495,15 +495,16 @@ async def test_exec_in_a_user_namespace(box: SupervisorBox) -> None:
 
 @pytest.mark.parametrize("way", ["descriptor", "file"])
 async def test_cgroups_are_entered_before_their_namespace_is_made(box: SupervisorBox, way: str) -> None:
-    """On cgroup v2 by clone3 with the directory's descriptor, elsewhere by writing to cgroup.procs."""
-    points = [point for point in mount.mount_points("/sys/fs/cgroup") if point.fstype == "cgroup2"]
+    """That of cgroup2 by clone3 with the directory's descriptor, one of v1 by writing to tasks."""
+    kind = "cgroup2" if way == "descriptor" else "cgroup"
+    points = [point for point in mount.mount_points("/sys/fs/cgroup") if point.fstype == kind]
     if not points:
-        pytest.skip("this machine lacks: a mounted cgroup2 hierarchy")
+        pytest.skip(f"this machine lacks: a mounted {kind} hierarchy")
     group = Path(points[0].path) / f"podrt-{box.root.name[-8:]}"
     group.mkdir()
     fd = os.open(group, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        how = {"cgroup_fd": 0} if way == "descriptor" else {"cgroup_procs": (str(group / "cgroup.procs"),)}
+        how = {"cgroup_fd": 0} if way == "descriptor" else {"cgroup_tasks": (str(group / "tasks"),)}
         launched = await box.launch(box.script("c", "grep ^0: /proc/self/cgroup; exec sleep 60", **how), [fd])
         # The shell may have begun its grep.
         assert str(launched.pid) in (group / "cgroup.procs").read_text().split()

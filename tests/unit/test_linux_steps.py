@@ -11,12 +11,20 @@ from pathlib import Path
 import pytest
 
 from podrt.linux import caps, steps
+from podrt.linux.cgroup import detect
 from podrt.supervisor.child import candidates, environment
 from podrt.supervisor.quick import PROGRAM
 
 pytestmark = pytest.mark.skipif(not steps.supported(), reason="no table of system calls for this machine")
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="entering a PID namespace takes root")
+as_root = pytest.mark.skipif(os.geteuid() != 0 or not detect().unified, reason="it takes root and a cgroup2 hierarchy")
+
 TOKEN = "0123456789abcdef"
+
+
+def own_cgroup() -> str:
+    """The directory of this process in cgroup2."""
+    with open("/proc/self/cgroup", encoding="utf-8") as file:
+        return detect().unified + next(line[3:].rstrip() for line in file if line.startswith("0::"))
 
 
 def carry_out(made: bytes, tmp_path: Path) -> tuple[int, bytes, tuple[bytes, int, int] | None]:
@@ -25,20 +33,22 @@ def carry_out(made: bytes, tmp_path: Path) -> tuple[int, bytes, tuple[bytes, int
     listed.write_bytes(made)
     reader, writer = os.pipe()
     pidfd = os.pidfd_open(os.getpid())
+    group = os.open(own_cgroup(), os.O_RDONLY | os.O_DIRECTORY)
     with listed.open("rb") as file, open(os.devnull, "rb") as null:
         # By way of high numbers: those that are given may be those that are wanted.
-        fds = f"23>&{writer} 24<&{pidfd} 25</dev/fd/{file.fileno()}"
-        script = f'exec {fds}; exec {steps.REPORT_FD}>&23 {steps.PIDFD}<&24 {steps.LIST_FD}<&25 "$@"'
+        fds = f"23>&{writer} 24<&{pidfd} 25</dev/fd/{file.fileno()} 26<&{group}"
+        wanted = f"{steps.REPORT_FD}>&23 {steps.PIDFD}<&24 {steps.LIST_FD}<&25 {steps.CGROUP_FD}<&26"
+        script = f'exec {fds}; exec {wanted} "$@"'
         done = subprocess.run(
             ["bash", "-c", script, "sh", "bash", "-c", f'exec -a podrt-steps "{PROGRAM}" {TOKEN}'],
             stdin=null,
             stdout=subprocess.PIPE,
-            pass_fds=(writer, pidfd, file.fileno()),
+            pass_fds=(writer, pidfd, group, file.fileno()),
             check=False,
             timeout=60,
         )
-    os.close(writer)
-    os.close(pidfd)
+    for fd in (writer, pidfd, group):
+        os.close(fd)
     with open(reader, "rb") as file:
         started, *reports = steps.REPORT.iter_unpack(file.read())
     assert (done.returncode, started[:2]) == (steps.FAILED, (TOKEN.encode(), steps.STARTED))

@@ -36,7 +36,7 @@ def specs() -> st.SearchStrategy[LaunchSpec]:
         LaunchSpec,
         id=texts,
         kind=st.sampled_from(["container", "exec", "pause", "namespaces"]),
-        cgroup_procs=st.lists(texts, max_size=2).map(tuple),
+        cgroup_tasks=st.lists(texts, max_size=2).map(tuple),
         cgroup_fd=st.none() | numbers,
         join=st.lists(st.tuples(texts, numbers), max_size=3).map(tuple),
         unshare=names,

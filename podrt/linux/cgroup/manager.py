@@ -183,36 +183,19 @@ class Manager:
             if not found:
                 return
 
-    def warm(self) -> None:
-        """Take the kernel's wait out of the next migrations: they then cost 0.1 ms instead of about 10 ms.
-
-        The first write to a cgroup.procs waits for an RCU grace period; those that follow within about 10 ms don't.
-        This one moves the calling process to where it is already. It blocks for that time without using the CPU: call
-        it in a thread when a Pod is about to be made. Nothing on v2, where processes are born in their cgroup.
-        """
-        if self.hierarchies.mode == "v2":
-            return
-        with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
-            rows = (line.rstrip("\n").split(":", 2) for line in file)
-            own = {name: path for _, names, path in rows for name in names.split(",")}
-        for name, mount in self.hierarchies.v1.items():
-            if name in own:
-                with contextlib.suppress(OSError):
-                    write(mount + own[name], "cgroup.procs", "0")
-                return
-
     # -- looking
 
-    def procs_files(self, path: str) -> list[str]:
-        """The cgroup.procs files that a process has to be written to: each v1 hierarchy's, then cgroup2's.
+    def tasks_files(self, path: str) -> list[str]:
+        """The ``tasks`` file of each v1 hierarchy, by which a process of a single thread enters: writing 0 to it.
 
-        Empty on v2, where :meth:`open_fd` and CLONE_INTO_CGROUP do it better."""
-        if self.hierarchies.mode == "v2":
-            return []
-        return [f"{directory}/cgroup.procs" for directory in self._directories(path)]
+        Not cgroup.procs, by which the first process in about 10 ms waits as long for a grace period of the kernel's RCU
+        (the threads of the one who is moved must not change meanwhile; one thread that moves itself can't)."""
+        return [f"{directory}/tasks" for directory in self._directories(path, unified=False)]
 
     def open_fd(self, path: str) -> int:
-        """A descriptor of the directory in cgroup2, for CLONE_INTO_CGROUP."""
+        """A descriptor of the directory in cgroup2, for CLONE_INTO_CGROUP; -1 where no cgroup2 is mounted."""
+        if not self.hierarchies.unified:
+            return -1
         return os.open(self.hierarchies.unified + path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def exists(self, path: str) -> bool:
@@ -322,11 +305,11 @@ class Manager:
             return bool(read_table(self.hierarchies.unified + path, "cgroup.events").get("populated", 0))
         return bool(self.pids(path))
 
-    def _directories(self, path: str, *, unified_first: bool = False) -> Iterable[str]:
+    def _directories(self, path: str, *, unified: bool = True, unified_first: bool = False) -> Iterable[str]:
         v1 = self.hierarchies.v1
         mounts = list(self._always)
         mounts += [v1[name] for name in ("cpuset", "hugetlb") if name in v1 and v1[name] not in mounts]
-        if self.hierarchies.unified:
+        if unified and self.hierarchies.unified:
             mounts.insert(0 if unified_first else len(mounts), self.hierarchies.unified)
         return (mount + path for mount in mounts if os.path.isdir(mount + path))
 

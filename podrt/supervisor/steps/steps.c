@@ -6,16 +6,16 @@
  * supervisor stands still with its child. So it spawns this program outside; only a copy that the program makes of itself
  * is inside, a child of the supervisor (CLONE_PARENT), which hears of its pid by descriptor 3.
  *
- * The list (podrt/linux/steps.py writes it) is descriptor 5, made to be mapped at BASE: a header, then what the calls
+ * The list (podrt/linux/steps.py writes it) is descriptor 6, made to be mapped at BASE: a header, then what the calls
  * point to, then the calls. It decides nothing: a call that fails with an error that its step doesn't tolerate ends it,
  * and descriptor 3 gets the token of argv[1], the number of the step and the errno. Without a C library, so that it has
  * nothing to load and nothing that could be loaded for it.
  */
 
 #if defined(__x86_64__)
-enum { NR_mmap = 9, NR_write = 1, NR_exit_group = 231, NR_clone = 56, NR_setns = 308, NR_setsid = 112, NR_prctl = 157 };
+enum { NR_mmap = 9, NR_write = 1, NR_exit_group = 231, NR_setns = 308, NR_setsid = 112, NR_prctl = 157 };
 #elif defined(__aarch64__)
-enum { NR_mmap = 222, NR_write = 64, NR_exit_group = 94, NR_clone = 220, NR_setns = 268, NR_setsid = 157, NR_prctl = 167 };
+enum { NR_mmap = 222, NR_write = 64, NR_exit_group = 94, NR_setns = 268, NR_setsid = 157, NR_prctl = 167 };
 #else
 #error "steps.c: add the system call numbers of this architecture"
 #endif
@@ -23,9 +23,11 @@ enum { NR_mmap = 222, NR_write = 64, NR_exit_group = 94, NR_clone = 220, NR_setn
 typedef unsigned long word;
 
 #define BASE 0x100000000UL
-enum { REPORT = 3, PIDFD = 4, LIST = 5, MAX_BYTES = 1 << 20, TOKEN = 16, FAILED = 125, MAX_ERRNO = 4095 };
+enum { NR_clone3 = 435 };
+enum { REPORT = 3, PIDFD = 4, CGROUP = 5, LIST = 6, MAX_BYTES = 1 << 20, TOKEN = 16, FAILED = 125, MAX_ERRNO = 4095 };
 enum { NOT_BEGUN = -1, STARTED = -2 }; /* instead of a step: errno of what comes before the list; pid of the copy */
-enum { CLONE_NEWPID = 0x20000000, CLONE_PARENT = 0x8000, CHILD_ENDS = 17 /* SIGCHLD */ };
+enum { CLONE_NEWPID = 0x20000000, CLONE_PARENT = 0x8000 };
+#define CLONE_INTO_CGROUP 0x200000000UL
 enum { PR_SET_DUMPABLE = 4 };
 /* PROT_READ | PROT_WRITE; MAP_PRIVATE | MAP_POPULATE | MAP_FIXED_NOREPLACE */
 enum { PROTECTION = 3, MAPPING = 0x2 | 0x8000 | 0x100000 };
@@ -83,14 +85,20 @@ static word carry_out(const struct step *step)
 	return result < 64 && step->tolerated >> result & 1 ? 0 : result;
 }
 
-/* -errno, or the pid of the copy; 0 in the copy. The memory that it has is not for the container's processes to read. */
+/*
+ * -errno, or the pid of the copy; 0 in the copy. The memory that it has is not for the container's processes to read.
+ * It is born in its cgroup, for there is no moving into one of cgroup2 without waiting for the kernel's RCU.
+ */
 static word enter(void)
 {
+	/* flags, pidfd, child_tid, parent_tid, exit_signal (its parent hears of it as of this one), stack, its size, tls,
+	   set_tid, its size, cgroup */
+	word how[11] = { CLONE_PARENT | CLONE_INTO_CGROUP, 0, 0, 0, 0, 0, 0, 0, 0, 0, CGROUP };
 	word result = call(NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0, 0);
 
 	if (!result)
 		result = call(NR_setns, PIDFD, CLONE_NEWPID, 0, 0, 0, 0);
-	return result ? result : call(NR_clone, CLONE_PARENT | CHILD_ENDS, 0, 0, 0, 0, 0);
+	return result ? result : call(NR_clone3, (word)how, sizeof how, 0, 0, 0, 0);
 }
 
 __attribute__((noreturn, used)) static void run(const word *stack)
