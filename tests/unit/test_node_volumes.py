@@ -330,7 +330,7 @@ def test_disk_usage(tmp_path: Path) -> None:
 
 
 async def test_mounts_take_the_place_of_the_extra_ones(tmp_path: Path) -> None:
-    context = SimpleNamespace(node_memory=1 << 30, store=Objects())
+    context = SimpleNamespace(node_memory=1 << 30, store=Objects(), selinux=None, selinux_level=lambda _: "")
     volumes = PodVolumes(context, PodDirectory(tmp_path, "u"))  # type: ignore[arg-type]
     mounts = (
         VolumeMount(name="e", mount_path="/etc/hosts/", read_only=True),
