@@ -31,7 +31,7 @@ from podrt.engine import sandbox as sandboxes
 from podrt.engine.records import ContainerRecord, Phase, Process, SandboxRecord
 from podrt.engine.specs import NamespaceMode
 from podrt.engine.state import Container, Exit, Machine, Sandbox, remove_directory
-from podrt.engine.supervisor_keep import Known
+from podrt.engine.supervisor_processes import Known
 from podrt.errors import PodrtError
 from podrt.linux import mount as ops
 from podrt.linux import namespace, process

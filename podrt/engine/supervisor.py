@@ -1,10 +1,12 @@
-"""The daemon's client of the supervisor: finds or starts it, launches processes, hears of their end.
+"""The daemon's client of the supervisor: finds or starts it, launches processes, hears of their end, and puts a new
+one in the place of a dead one.
 
 While the supervisor is dead its containers live on. They become children of the daemon that was its parent (a
-subreaper), so their exit codes stay true: the client waits for each by pidfd, and reaps nobody else's children. What
-such a container wrote stays in its FIFOs, which the client keeps open (never reading) for just this case: a FIFO
-that nobody has open loses what is in it. The same holds for terminals' masters. A daemon that isn't the parent gets
-the exit code from the pidfd where the kernel tells (6.15 or newer); otherwise it is unknown (``known`` False).
+subreaper), so their exit codes stay true: ``supervisor_orphans`` waits for each by pidfd, and reaps nobody else's
+children. What such a container wrote stays in its FIFOs, which ``supervisor_processes`` keeps open (never reading) for
+just this case: a FIFO that nobody has open loses what is in it. The same holds for terminals' masters. A daemon that
+isn't the parent gets the exit code from the pidfd where the kernel tells (6.15 or newer); otherwise it is unknown
+(``known`` False).
 
 Callbacks run in the event loop and must not block.
 """
@@ -16,15 +18,15 @@ import contextlib
 import errno
 import logging
 import os
-import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
 from podrt.config import Config
-from podrt.engine.supervisor_keep import Keep, Known
+from podrt.engine.supervisor_child import Child, connect
 from podrt.engine.supervisor_link import Link, Reply
-from podrt.engine.supervisor_process import connect, orphan_status, spawn, strangers
+from podrt.engine.supervisor_orphans import Orphans
+from podrt.engine.supervisor_processes import Keep, Known, Processes
 from podrt.errors import LaunchError, UnavailableError
 from podrt.linux import libc, process
 from podrt.supervisor import wire
@@ -36,8 +38,6 @@ _START_SECONDS = 20.0
 _REQUEST_SECONDS = 60.0
 _LAUNCH_SECONDS = 300.0
 """A launch lasts as long as the slowest of its mounts. One that lasts longer hangs: on a dead NFS server, say."""
-_REAP_TRIES = 50
-_REAP_SECONDS = 0.5
 
 
 class Launched(NamedTuple):
@@ -80,15 +80,17 @@ class SupervisorClient:
         """Process id of the supervisor."""
         self.nofile = (0, 0)
         """RLIMIT_NOFILE, soft and hard, that processes get."""
-        self.processes: dict[str, Known] = {}
-        """What the supervisor had on record at the last connection, exited or not; kept up to date afterwards."""
-        self._keeps: dict[str, Keep] = {}
+        self._processes = Processes(self._tell_exit)
+        self._orphans = Orphans(self._processes, self._tell_end)
         self._link = Link(self._on_event, self._on_lost_connection)
-        self._child_pidfd = -1
+        self._child = Child()
         self._closing = False
         self._recovery: asyncio.Task[None] | None = None
-        self._background: set[asyncio.Task[Any]] = set()
-        self._reaping: asyncio.Task[None] | None = None
+
+    @property
+    def processes(self) -> dict[str, Known]:
+        """What the supervisor had on record at the last connection, exited or not; kept up to date afterwards."""
+        return self._processes.known
 
     @property
     def connected(self) -> bool:
@@ -106,7 +108,7 @@ class SupervisorClient:
         libc.set_subreaper()
         sock = connect(self._config)
         if sock is None:
-            sock = self._start_process()
+            sock = self._child.start(self._config)
         self._link.use(sock)
         await self._hello()
 
@@ -117,19 +119,10 @@ class SupervisorClient:
             self._recovery.cancel()
             with contextlib.suppress(asyncio.CancelledError, UnavailableError):
                 await self._recovery
-        for task in list(self._background):
-            task.cancel()
+        self._orphans.close()
         self._link.close()
-        loop = asyncio.get_running_loop()
-        for keep in self._keeps.values():
-            if keep.waiting:
-                loop.remove_reader(keep.pidfd)
-            keep.close()
-        self._keeps.clear()
-        if self._child_pidfd >= 0:
-            loop.remove_reader(self._child_pidfd)
-            os.close(self._child_pidfd)
-            self._child_pidfd = -1
+        self._processes.close()
+        self._child.close()
 
     # -- requests
 
@@ -148,7 +141,7 @@ class SupervisorClient:
         pid, start_time, pidfd = reply["pid"], reply["start_time"], received[0]
         if spec.kind != "namespaces":
             record = ProcessRecord(spec.id, spec.kind, pid, start_time)
-            self._remember(Known(record, spec.stdio, spec.log), os.dup(pidfd), received[1] if terminal else None)
+            self._processes.add(Known(record, spec.stdio, spec.log), os.dup(pidfd), received[1] if terminal else None)
         return Launched(
             pid, start_time, pidfd, received[1:], list(reply["warnings"]), terminal, uid, gid, tuple(groups), home
         )
@@ -175,14 +168,13 @@ class SupervisorClient:
         """
         if record.id in self.processes:
             return
-        known = Known(record, stdio, log)
         try:
             pidfd = process.pidfd_open(record.pid, record.start_time)
         except ProcessLookupError:
-            self._finished(known.record._replace(exited=True, at=time.time(), known=False))
+            self._processes.finished(record._replace(exited=True, at=time.time(), known=False))
             return
-        self._remember(known, pidfd, None)
-        await self._adopt(self._keeps[record.id])
+        self._processes.add(Known(record, stdio, log), pidfd, None)
+        await self._adopt(self._processes.keeps[record.id])
 
     async def attach(
         self, identity: str, *, stdin: bool, stdout: int | None = None, stderr: int | None = None
@@ -226,8 +218,7 @@ class SupervisorClient:
         except LaunchError as error:
             if error.errno != errno.ESRCH:
                 raise
-        self.processes.pop(identity, None)
-        self._release(identity)
+        self._processes.forget(identity)
 
     async def reexec(self) -> None:
         """Upgrade the supervisor in place: the same process goes on with the code on disk."""
@@ -239,7 +230,7 @@ class SupervisorClient:
         try:
             with process.ProcessHandle.open(self.pid) as handle:
                 await self._request({"op": "shutdown"})
-                while handle.alive() or self._child_pidfd >= 0:
+                while handle.alive() or self._child.alive:
                     await asyncio.sleep(0.002)
         except BaseException:
             self._closing = False
@@ -247,11 +238,6 @@ class SupervisorClient:
         await self.close()
 
     # -- the connection
-
-    def _start_process(self) -> socket.socket:
-        sock, self._child_pidfd = spawn(self._config)
-        asyncio.get_running_loop().add_reader(self._child_pidfd, self._on_child_gone)
-        return sock
 
     async def _hello(self) -> None:
         try:
@@ -267,21 +253,7 @@ class SupervisorClient:
                 raise UnavailableError(f"the supervisor can't be upgraded: {again}") from again
         self.pid = reply["pid"]
         self.nofile = tuple(reply["nofile"])
-        self.processes = {}
-        for value in reply["processes"]:
-            record, stdio, log = value
-            known = Known(wire.record_from_wire(record), Stdio(*stdio), None if log is None else Log(*log))
-            self.processes[known.record.id] = known
-        running = [known for known in self.processes.values() if not known.record.exited]
-        masters = dict(zip(reply["terminals"], reply["masters"], strict=True))
-        for known, pidfd in zip(running, fds, strict=True):
-            identity = known.record.id
-            if identity in self._keeps:
-                os.close(pidfd)
-                if identity in masters:
-                    os.close(masters[identity])
-            else:
-                self._keeps[identity] = Keep(known, pidfd, masters.get(identity))
+        self._processes.take(reply, fds)
 
     async def _say_hello(self) -> tuple[dict[str, Any], list[int]]:
         return await self._request({"op": "hello", "version": VERSION}, timeout=_START_SECONDS)
@@ -299,29 +271,7 @@ class SupervisorClient:
             raise LaunchError(error["step"], error["errno"], error["path"], error["message"])
         return reply, received
 
-    # -- ends of processes
-
-    def _remember(self, known: Known, pidfd: int, master: int | None) -> None:
-        identity = known.record.id
-        ended = self.processes.get(identity)
-        if ended is not None and ended.record.exited:
-            # Its exit came with the reply.
-            os.close(pidfd)
-            return
-        self.processes[identity] = known
-        keeps_output = known.record.kind != "exec"
-        self._keeps[identity] = Keep(
-            known if keeps_output else known._replace(stdio=Stdio("null")),
-            pidfd,
-            os.dup(master) if master is not None and keeps_output else None,
-        )
-
-    def _release(self, identity: str) -> None:
-        keep = self._keeps.pop(identity, None)
-        if keep is not None:
-            if keep.waiting:
-                asyncio.get_running_loop().remove_reader(keep.pidfd)
-            keep.close()
+    # -- events
 
     def _on_event(self, message: dict[str, Any]) -> None:
         if message["event"] == "exit":
@@ -333,54 +283,15 @@ class SupervisorClient:
             _log.warning("%s: %s", message["id"], message["message"])
 
     def _on_exit_event(self, message: dict[str, Any]) -> None:
-        if self._closing:
-            # The next daemon gets it with hello.
-            return
-        identity = message["id"]
-        keep = self._keeps.get(identity)
-        if keep is not None and keep.waiting:
-            # The daemon is the parent and knows better; it tells itself.
-            return
-        known = self.processes.get(identity)
-        record = ProcessRecord(
-            identity,
-            known.record.kind if known is not None else "",
-            message["pid"],
-            known.record.start_time if known is not None else 0,
-            True,
-            message["code"],
-            message["signal"],
-            message["at"],
-            message["known"],
-        )
-        self._finished(record)
+        # The next daemon gets it with hello.
+        if not self._closing:
+            self._processes.exited(message)
 
-    def _finished(self, record: ProcessRecord) -> None:
-        known = self.processes.get(record.id)
-        if known is not None:
-            if known.record.exited:
-                return
-            self.processes[record.id] = known._replace(record=record)
-        else:
-            self.processes[record.id] = Known(record, Stdio("null"), None)
-        self._release(record.id)
+    def _tell_exit(self, record: ProcessRecord) -> None:
         if self.on_exit is not None:
             self.on_exit(record)
 
     # -- a dead supervisor
-
-    def _on_child_gone(self) -> None:
-        """The supervisor that this daemon has started is dead: reap it."""
-        asyncio.get_running_loop().remove_reader(self._child_pidfd)
-        with contextlib.suppress(ChildProcessError):
-            os.waitid(os.P_PIDFD, self._child_pidfd, os.WEXITED)
-        os.close(self._child_pidfd)
-        self._child_pidfd = -1
-
-    async def _child_gone(self) -> None:
-        deadline = time.monotonic() + 10
-        while self._child_pidfd >= 0 and time.monotonic() < deadline:
-            await asyncio.sleep(0.005)
 
     def _on_lost_connection(self) -> None:
         if self._closing or (self._recovery is not None and not self._recovery.done()):
@@ -404,10 +315,10 @@ class SupervisorClient:
 
     async def _reconnect(self) -> bool:
         """True if the supervisor was dead: a new one has then adopted all that still runs."""
-        if self._child_pidfd >= 0:
-            # Our child: is it dead, or has it just dropped us?
+        if self._child.alive:
+            # Is it dead, or has it just dropped us?
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._child_gone(), 0.5)
+                await asyncio.wait_for(self._child.ended(), 0.5)
         before = dict(self.processes)
         sock = connect(self._config)
         if sock is not None:
@@ -415,46 +326,22 @@ class SupervisorClient:
             await self._hello()
         else:
             _log.error("the supervisor has died; starting a new one")
-            self._link.use(self._start_process())
+            self._link.use(self._child.start(self._config))
             await self._hello()
-            self._start_reaping()
-        found = self.processes
-        self.processes = before | found
-        for identity, known in found.items():
-            was = before.get(identity)
-            if known.record.exited and was is not None and not was.record.exited:
-                self.processes[identity] = was
-                self._finished(known.record)
-        for identity, keep in list(self._keeps.items()):
+            self._orphans.start_reaping(lambda: self.pid)
+        for keep in self._processes.rejoin(before):
+            identity = keep.known.record.id
             # It may have ended, and been let go of, while another one was being adopted.
-            if identity not in found and identity in self._keeps:
+            if identity in self._processes.keeps:
                 try:
                     await self._adopt(keep)
                 except LaunchError as error:
                     _log.error("%s: its output can't be taken over: %s", identity, error)
         return sock is None
 
-    def _start_reaping(self) -> None:
-        if self._reaping is None or self._reaping.done():
-            self._reaping = asyncio.get_running_loop().create_task(self._reap_strangers())
-            self._background.add(self._reaping)
-            self._reaping.add_done_callback(self._background.discard)
-
-    async def _reap_strangers(self) -> None:
-        """After a supervisor's death its children are ours. Those on record are waited for by pidfd; the rest, which it
-        was just launching or had inherited itself, would stay zombies for as long as the daemon lives."""
-        while True:
-            left = strangers({self.pid, *(keep.known.record.pid for keep in self._keeps.values())})
-            for pid in left:
-                with contextlib.suppress(ChildProcessError):
-                    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
-            if not left and not any(keep.waiting for keep in self._keeps.values()):
-                return
-            await asyncio.sleep(_REAP_SECONDS)
-
     async def _adopt(self, keep: Keep) -> None:
         known = keep.known
-        self._wait_for(keep)
+        self._orphans.wait_for(keep)
         if known.record.kind == "exec" or known.stdio.kind == "null":
             return
         fds = [] if keep.master is None else [keep.master]
@@ -466,30 +353,8 @@ class SupervisorClient:
         }
         await self._request(message, fds)
 
-    def _wait_for(self, keep: Keep) -> None:
-        if not keep.waiting:
-            keep.waiting = True
-            asyncio.get_running_loop().add_reader(keep.pidfd, self._on_orphan_gone, keep)
-
-    def _on_orphan_gone(self, keep: Keep) -> None:
-        asyncio.get_running_loop().remove_reader(keep.pidfd)
-        task = asyncio.get_running_loop().create_task(self._finish_orphan(keep))
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-
-    async def _finish_orphan(self, keep: Keep) -> None:
-        record = keep.known.record
-        code: int | None = None
-        for _ in range(_REAP_TRIES):
-            code = orphan_status(keep.pidfd)
-            if code is not None:
-                break
-            # Someone else's child: the kernel tells its code only once it is reaped.
-            await asyncio.sleep(0.02)
-        status = code or 0
-        record = record._replace(
-            exited=True, code=max(status, 0), signal=max(-status, 0), at=time.time(), known=code is not None
-        )
+    async def _tell_end(self, record: ProcessRecord) -> None:
+        """To the supervisor, which has the process's output, that it has ended; to its successor if it is dead."""
         while not self._closing:
             try:
                 await self._request({"op": "ended", "record": list(record)})
@@ -504,6 +369,4 @@ class SupervisorClient:
                     continue
                 if record.kind == "container":
                     _log.warning("%s: its last output may be missing: %s", record.id, error)
-            break
-        keep.waiting = False
-        self._finished(record)
+            return

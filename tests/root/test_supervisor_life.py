@@ -185,7 +185,7 @@ async def test_both_die_and_the_next_daemon_adopts(box: SupervisorBox) -> None:
     known = box.client.processes["c"]
     box.client._closing = True
     os.kill(box.client.pid, signal.SIGKILL)
-    await box.client._child_gone()
+    await box.client._child.ended()
     await box.client.close()
     box.client = box.new_client()
     await box.start()

@@ -1,20 +1,21 @@
-"""The supervisor as a process: found, started, and what it leaves behind when it dies.
+"""The supervisor as a process: found by its socket, or started as a child of this one, and reaped when it dies.
 
-Whatever a dead supervisor has launched becomes a child of the daemon that was its parent; the client
-(:mod:`podrt.engine.supervisor`) waits for those it knows and reaps the others.
+It outlives the daemon that started it, so most daemons find one and have no child. What a dead one leaves behind is
+:mod:`podrt.engine.supervisor_orphans`'.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
 import socket
+import time
 from typing import Any
 
 from podrt.config import Config
 from podrt.errors import UnavailableError
-from podrt.linux import libc
 from podrt.supervisor import interpreter, wire
 
 
@@ -35,8 +36,44 @@ def connect(config: Config) -> socket.socket | None:
     return sock
 
 
-def spawn(config: Config) -> tuple[socket.socket, int]:
-    """Start a supervisor as a child of this process, in a session of its own: the connection to it, and its pidfd.
+class Child:
+    """The supervisor, where this process has started it. It is reaped by the event loop."""
+
+    def __init__(self) -> None:
+        self._pidfd = -1
+
+    @property
+    def alive(self) -> bool:
+        """False also if it was never started here."""
+        return self._pidfd >= 0
+
+    def start(self, config: Config) -> socket.socket:
+        """Start one, and return the connection to it. Raises UnavailableError."""
+        sock, self._pidfd = _spawn(config)
+        asyncio.get_running_loop().add_reader(self._pidfd, self._on_end)
+        return sock
+
+    async def ended(self) -> None:
+        """Returns when it is reaped; after 10 seconds in any case."""
+        deadline = time.monotonic() + 10
+        while self.alive and time.monotonic() < deadline:
+            await asyncio.sleep(0.005)
+
+    def close(self) -> None:
+        """Leave it to itself."""
+        if self.alive:
+            asyncio.get_running_loop().remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    def _on_end(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+        self.close()
+
+
+def _spawn(config: Config) -> tuple[socket.socket, int]:
+    """The connection to a new supervisor in a session of its own, and its pidfd.
 
     posix_spawn and not fork: the daemon has threads. Raises UnavailableError.
     """
@@ -74,39 +111,6 @@ def spawn(config: Config) -> tuple[socket.socket, int]:
         theirs.close()
         wire.close_all([image, log, null])
     return ours, os.pidfd_open(pid)
-
-
-def strangers(known: set[int]) -> list[int]:
-    """Children of this process that it did not start itself: they have sessions of their own, its subprocesses share
-    its.
-
-    Found in /proc, for only a look at each leaves the children of others alone.
-    """
-    session = os.getsid(0)
-    found = []
-    for task in os.listdir("/proc/self/task"):
-        try:
-            with open(f"/proc/self/task/{task}/children", encoding="ascii") as file:
-                pids = [int(pid) for pid in file.read().split()]
-        except OSError:
-            # The thread has ended, or the kernel has no such file (CONFIG_PROC_CHILDREN).
-            continue
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                if pid not in known and os.getsid(pid) != session:
-                    found.append(pid)
-    return found
-
-
-def orphan_status(pidfd: int) -> int | None:
-    """The status of an ended process, -N for signal N, reaping it if it is our child; None if nobody can tell (yet)."""
-    try:
-        info = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
-    except ChildProcessError:
-        return libc.pidfd_exit_info(pidfd)
-    if info is None:
-        return None
-    return info.si_status if info.si_code == os.CLD_EXITED else -info.si_status
 
 
 def _redirections(wanted: dict[int, int]) -> list[Any]:
