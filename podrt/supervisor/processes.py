@@ -134,6 +134,11 @@ class Process:
     def running(self) -> bool:
         return not self.record.exited
 
+    def open_pidfd(self) -> int:
+        """Of a running process; the caller's."""
+        # The pid of an adopted one may be another's already: someone else reaps it.
+        return os.dup(self.pidfd) if self.pidfd is not None else os.pidfd_open(self.record.pid)
+
     def _on_idle(self, stream: Stream) -> None:
         if self.record.exited and not stream.writers:
             if stream.fd == self.terminal:

@@ -39,8 +39,8 @@ def execute(supervisor: Supervisor, seq: int | None) -> NoReturn:
         "listener": supervisor.listener.fileno(),
         "lock": supervisor.lock_fd,
         "connection": supervisor.connection.fd,
-        "processes": [_save(one, kept) for one in supervisor.processes.values()],
-        "runs": supervisor.runs.save(supervisor.connection.generation, kept),
+        "processes": [_save(one, kept) for one in supervisor.table.by_id.values()],
+        "runs": supervisor.children.runs.save(supervisor.connection.generation, kept),
     }
     image = interpreter.sealed_copy()
     memfd = os.memfd_create("podrt-state", os.MFD_CLOEXEC)
@@ -75,7 +75,7 @@ def restore(memfd: int) -> Supervisor:
     for saved in state["processes"]:
         _restore_process(supervisor, saved)
     if "runs" in state:  # version 1 had none
-        supervisor.runs.restore(state["runs"], supervisor.connection.generation + 1)
+        supervisor.children.runs.restore(state["runs"], supervisor.connection.generation + 1)
     connection = None
     if state["connection"] is not None:
         connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, _own(state["connection"]))
@@ -114,14 +114,14 @@ def _restore_process(supervisor: Supervisor, saved: dict[str, Any]) -> None:
     record, stdio, log = saved["process"]
     one = Process(ProcessRecord(*record), Stdio(*stdio), None if log is None else Log(*log))
     one.adopted = saved["adopted"]
-    supervisor.processes[one.record.id] = one
+    supervisor.table.by_id[one.record.id] = one
     if saved["pidfd"] is not None:
         os.close(saved["pidfd"])
     stdin = None if saved["stdin"] is None else _own(saved["stdin"])
     outputs = {name: _own(stream["fd"]) for name, stream in saved["streams"].items()}
     if outputs:
-        one.open_log(supervisor.warn_about(one.record.id))
-    one.start_output(supervisor.loop, supervisor.scratch, outputs, stdin)
+        supervisor.table.open_log(one)
+    supervisor.table.start_output(one, outputs, stdin)
     for name, stream in saved["streams"].items():
         one.streams[name].seen = stream["seen"]
         one.streams[name].tail = base64.b64decode(stream["tail"])
@@ -129,9 +129,9 @@ def _restore_process(supervisor: Supervisor, saved: dict[str, Any]) -> None:
             one.streams[name].attach(_own(fd), base64.b64decode(pending))
     if one.running():
         if one.adopted:
-            supervisor.watch_adopted(one)
+            supervisor.adopted.watch(one)
         else:
-            supervisor.by_pid[one.record.pid] = one
+            supervisor.children.by_pid[one.record.pid] = one
 
 
 def _own(fd: int) -> int:

@@ -17,7 +17,6 @@ from podrt.linux import libc, mount
 from podrt.supervisor import setup
 from podrt.supervisor.processes import Process
 from podrt.supervisor.protocol import LaunchSpec, ProcessRecord, Stdio
-from podrt.supervisor.supervisor import _pidfd
 from tests.framework.patience import scaled
 from tests.framework.supervisor import SupervisorBox
 
@@ -48,7 +47,7 @@ def test_the_pidfd_of_an_adopted_process_is_the_one_held() -> None:
     one = Process(ProcessRecord("c", "container", 1, 1), Stdio("null"), None)
     one.pidfd = here
     try:
-        parent = _pidfd(one)
+        parent = one.open_pidfd()
         found = Path(f"/proc/self/fdinfo/{parent}").read_text()
         assert f"Pid:\t{os.getpid()}\n" in found
     finally:
