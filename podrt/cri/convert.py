@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ipaddress
 import posixpath
-from collections.abc import Mapping
 from typing import Any
 
 from cri_api.v1 import api_pb2 as api
@@ -169,12 +168,12 @@ def _cgroup_parent(given: str) -> str:
     return path
 
 
-def resources(given: Any) -> Resources:
-    """LinuxContainerResources but for ``oom_score_adj``, which is not of the cgroup."""
+def resources(given: Any, period: int = 0) -> Resources:
+    """LinuxContainerResources but for ``oom_score_adj``, which is not of the cgroup. ``period`` as in pod_resources."""
     return Resources(
         cpu_shares=max(given.cpu_shares, 0),
         cpu_quota=given.cpu_quota,
-        cpu_period=given.cpu_period or Resources().cpu_period,
+        cpu_period=given.cpu_period or period or Resources().cpu_period,
         memory_limit=given.memory_limit_in_bytes,
         memory_swap=given.memory_swap_limit_in_bytes,
         cpuset_cpus=given.cpuset_cpus,
@@ -185,9 +184,12 @@ def resources(given: Any) -> Resources:
     )
 
 
-def pod_resources(given: Any, overhead: Any) -> Resources:
-    """The Pod's limits: what its containers have together, and what the runtime may take on top of it."""
-    base, more = resources(given), resources(overhead)
+def pod_resources(given: Any, overhead: Any, period: int = 0) -> Resources:
+    """The Pod's limits: what its containers have together, and what the runtime may take on top of it.
+
+    ``period`` is that of the CPU quota where ``given`` names none (microseconds, 0: the default).
+    """
+    base, more = resources(given, period), resources(overhead)
     quota = base.cpu_quota
     if quota > 0 and more.cpu_quota > 0:
         quota += more.cpu_quota * base.cpu_period // more.cpu_period
@@ -206,18 +208,30 @@ def pod_resources(given: Any, overhead: Any) -> Resources:
 
 def changed(current: Resources, given: Any) -> Resources:
     """UpdateContainerResources: what is not set stays as it is."""
-    new = resources(given)
+    return _changed(current, resources(given, current.cpu_period))
+
+
+def pod_changed(current: Resources, given: Any, overhead: Any) -> Resources:
+    """UpdatePodSandboxResources: what ``given`` does not set stays, with the overhead that is in it already.
+
+    What it sets takes the place of both, so ``overhead`` must come with it each time, as a kubelet has it.
+    """
+    return _changed(current, pod_resources(given, overhead, current.cpu_period))
+
+
+def _changed(current: Resources, new: Resources) -> Resources:
+    """``new`` where it is set; its CPU period always is."""
     return Resources(
         cpu_shares=new.cpu_shares or current.cpu_shares,
         cpu_quota=new.cpu_quota or current.cpu_quota,
-        cpu_period=given.cpu_period or current.cpu_period,
+        cpu_period=new.cpu_period,
         memory_limit=new.memory_limit or current.memory_limit,
         memory_swap=new.memory_swap or _kept_swap(current, new.memory_limit),
         pids_limit=current.pids_limit,
         cpuset_cpus=new.cpuset_cpus or current.cpuset_cpus,
         cpuset_mems=new.cpuset_mems or current.cpuset_mems,
         hugepages=current.hugepages | new.hugepages,
-        unified=_merged(current.unified, new.unified),
+        unified={**current.unified, **new.unified},
         oom_group=current.oom_group,
     )
 
@@ -228,10 +242,6 @@ def _kept_swap(current: Resources, memory_limit: int) -> int:
     if memory_limit > 0 and current.memory_limit > 0 and swap >= 0:
         return memory_limit + swap
     return current.memory_swap
-
-
-def _merged(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:
-    return {**old, **new}
 
 
 def selinux_labels(given: Any, defaults: Defaults | None, own_level: str, *, unconfined: bool) -> Labels:

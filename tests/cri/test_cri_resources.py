@@ -116,6 +116,26 @@ def test_without_a_parent_the_pod_s_limits_are_podrt_s(cri: CriClient, shared_da
     assert limit(path, "memory.limit_in_bytes", "memory.max") == str(80 << 20)
 
 
+def test_what_an_update_of_a_sandbox_does_not_set_stays(cri: CriClient, shared_daemon: Daemon) -> None:
+    linux = api.LinuxPodSandboxConfig(
+        resources=api.LinuxContainerResources(
+            cpu_period=50_000, cpu_quota=25_000, cpu_shares=512, memory_limit_in_bytes=64 << 20
+        )
+    )
+    box = cri.run_sandbox(sandbox(linux=linux))
+    path = f"{shared_daemon.config.cgroup_root}/pod{box}"
+    cpu = api.LinuxContainerResources(cpu_quota=30_000)
+    cri.call("UpdatePodSandboxResources", pod_sandbox_id=box, resources=cpu)
+    shared_daemon.restart()
+    memory = api.LinuxContainerResources(memory_limit_in_bytes=80 << 20)
+    cri.call("UpdatePodSandboxResources", pod_sandbox_id=box, resources=memory)
+    assert limit(path, "cpu.cfs_quota_us", "cpu.max").split()[0] == "30000"
+    assert limit(path, "memory.limit_in_bytes", "memory.max") == str(80 << 20)
+    kept = json.loads(cri.call("PodSandboxStatus", pod_sandbox_id=box, verbose=True).info["info"])["config"]
+    told = {"cpu_quota": 30_000, "cpu_period": 50_000, "cpu_shares": 512, "memory_limit": 80 << 20}
+    assert {name: kept["resources"][name] for name in told} == told
+
+
 def test_limits_of_a_container(cri: CriClient) -> None:
     config = sandbox()
     box = cri.run_sandbox(config)

@@ -229,6 +229,37 @@ def test_swap_stays_on_top_of_memory(memory: int, swap: int, given: api.LinuxCon
     assert convert.changed(Resources(memory_limit=memory, memory_swap=swap), given).memory_swap == expected
 
 
+def test_what_an_update_of_a_sandbox_does_not_set_stays() -> None:
+    current = convert.pod_resources(
+        api.LinuxContainerResources(
+            cpu_period=50_000,
+            cpu_quota=25_000,
+            cpu_shares=512,
+            memory_limit_in_bytes=64 << 20,
+            memory_swap_limit_in_bytes=80 << 20,
+            hugepage_limits=[api.HugepageLimit(page_size="2MB", limit=5)],
+            unified={"memory.high": "10"},
+        ),
+        api.LinuxContainerResources(),
+    )
+    nothing = api.LinuxContainerResources()
+    assert convert.pod_changed(current, nothing, nothing) == current
+    # An overhead is a part of what is set, and nothing by itself.
+    overhead = api.LinuxContainerResources(
+        cpu_quota=10_000, cpu_period=100_000, cpu_shares=100, memory_limit_in_bytes=2 << 20
+    )
+    assert convert.pod_changed(current, nothing, overhead) == current
+    memory = api.LinuxContainerResources(memory_limit_in_bytes=100 << 20, unified={"memory.low": "1"})
+    assert convert.pod_changed(current, memory, overhead) == replace(
+        current,
+        memory_limit=102 << 20,
+        memory_swap=118 << 20,
+        unified={"memory.high": "10", "memory.low": "1"},
+    )
+    cpu = api.LinuxContainerResources(cpu_quota=30_000, cpu_shares=1000)
+    assert convert.pod_changed(current, cpu, overhead) == replace(current, cpu_quota=35_000, cpu_shares=1100)
+
+
 # -- containers
 
 
