@@ -108,7 +108,7 @@ class Sandboxes:
         return report.sandboxes(found, wanted)
 
     async def update(self, request: api.UpdatePodSandboxResourcesRequest) -> None:
-        """The Pod's limits; what is not set stays. Those of a kubelet's cgroup it writes itself: they are noted here."""
+        """The Pod's limits; what is not set stays. A kubelet's cgroup it writes itself: they are noted here."""
         box = self._own.sandbox(request.pod_sandbox_id)
         limits = convert.pod_changed(box.spec.resources, request.resources, request.overhead)
         await self._engine.update_sandbox(box.id, limits)
