@@ -28,7 +28,8 @@ from podrt.api.status import status_of
 from podrt.api.table import NONE, Column, envelope
 from podrt.errors import MalformedError
 from podrt.image.blobs import Progress
-from podrt.image.service import ImageInUseError, ImageStore
+from podrt.image.removing import ImageInUseError
+from podrt.image.service import ImageStore
 from podrt.image.types import Image, ImageConfig
 from podrt.model.base import format_time
 from podrt.model.pod import Pod

@@ -78,6 +78,10 @@ class Catalog:
             self._images.values()
         )  # one step for other threads, so that no reader waits for a writer's fsync(2)
 
+    def in_order(self) -> builtins.list[Image]:
+        """By first name and id."""
+        return sorted(self.list(), key=lambda image: (not image.names, image.names, image.id))
+
     def resolve(self, reference: str) -> Image:
         """See :meth:`podrt.image.service.ImageStore.resolve`."""
         found = self.by_id(reference)
@@ -279,6 +283,13 @@ class Catalog:
             kept_blobs.update(layer.digest for layer in self._manifests[image.id].layers)
         freed = sum(self._layers.remove(chain_id) for chain_id in chain if chain_id not in kept_layers)
         return freed + sum(self._blobs.remove(digest) for digest in blobs if digest not in kept_blobs)
+
+
+def names_meant(wanted: Reference, image: Image) -> tuple[str, ...]:
+    """Names of ``image`` that a reference means: one, or with a digest all of that repository."""
+    return tuple(
+        name for name in image.names if (name == str(wanted) if not wanted.digest else parse(name).name == wanted.name)
+    )
 
 
 def _matches(image: Image, wanted: Reference) -> bool:

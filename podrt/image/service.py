@@ -1,7 +1,8 @@
 """The image store: what the engine and the edges call. Synchronous and thread-safe.
 
 ``resolve``, ``layers``, ``list`` and ``inspect`` answer from memory. ``load``, ``import_rootfs``, ``save``,
-``remove`` and ``prune`` move bytes and belong in a thread (``asyncio.to_thread``). Below the root::
+``remove`` and ``prune`` move bytes and belong in a thread (``asyncio.to_thread``). How images come in and go out is in
+``installing`` and ``removing``; here are the parts, put together. Below the root::
 
     blobs/sha256/<hex>     manifests, configurations and layers as given
     layers/<hex>/          unpacked layers by chain id, and <hex>.json beside each
@@ -20,51 +21,29 @@ from __future__ import annotations
 import builtins
 import contextlib
 import errno
-import functools
-import io
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
-from podrt.errors import ConflictError, ExhaustedError, ImageError, InvalidError, NotFoundError
+from podrt.errors import ExhaustedError, InvalidError
 from podrt.image import archive, imports, inspecting, saving
 from podrt.image import manifest as manifests
 from podrt.image.archive import Candidate, LayerSource
-from podrt.image.blobs import CHUNK, BlobStore, Progress, hash_bytes
-from podrt.image.catalog import Catalog, Pins
-from podrt.image.compression import detect_file
+from podrt.image.blobs import BlobStore, Progress
+from podrt.image.catalog import Catalog, names_meant
 from podrt.image.index import Index
+from podrt.image.installing import Installer
 from podrt.image.journal import Journal
-from podrt.image.layers import Batch, LayerStore, chain_ids
-from podrt.image.manifest import Descriptor
+from podrt.image.layers import LayerStore
 from podrt.image.reference import Reference, parse
+from podrt.image.removing import PruneReport, Removal, Remover
 from podrt.image.staging import Staging
-from podrt.image.types import Image, ImageConfig, parse_config
+from podrt.image.types import Image, ImageConfig
 from podrt.image.unpack import Limits
 from podrt.image.usage import ImageUsage, Usage, of_images, of_store
-
-_LAYER_TYPES = {"plain": "", "gzip": "+gzip", "zstd": "+zstd"}
-
-
-class ImageInUseError(ConflictError):
-    """Containers hold the image."""
-
-
-class Removal(NamedTuple):
-    """One thing that ``remove`` or ``prune`` did; the other field is empty."""
-
-    untagged: str = ""
-    deleted: str = ""
-
-
-class PruneReport(NamedTuple):
-    """What ``prune`` removed; ``bytes_reclaimed`` counts blobs and unpacked layers."""
-
-    removed: tuple[Removal, ...]
-    bytes_reclaimed: int
 
 
 @contextlib.contextmanager
@@ -90,6 +69,8 @@ class ImageStore:
         self._layers = LayerStore(root / "layers", self._staging.path, limits)
         self._catalog = Catalog(Index(root / "images"), self.blobs, self._layers)
         self.journal = Journal(root / "pulls")
+        self._installer = Installer(self._catalog, self.blobs, self._layers)
+        self._remover = Remover(self._catalog, self._staging, self.journal)
         if self._staging.alone:
             self._catalog.sweep(self.journal.kept())
         self._staging.empty_trash()
@@ -102,7 +83,7 @@ class ImageStore:
 
     def list(self) -> builtins.list[Image]:
         """All images, by first name and id."""
-        return sorted(self._catalog.list(), key=lambda image: (not image.names, image.names, image.id))
+        return self._catalog.in_order()
 
     def resolve(self, reference: str) -> Image:
         """The image of a name with tag or digest, an image id, or the unique beginning of one.
@@ -198,33 +179,8 @@ class ImageStore:
 
     def install(self, candidate: Candidate, progress: Progress | None = None) -> Image:
         """Store one image with all its blobs, unpack its layers, and give it its names."""
-        image_id = hash_bytes(candidate.config)
-        what = f"image {image_id}"
-        details = parse_config(manifests.decode(candidate.config, what), what)
-        known = self._catalog.get(image_id)
-        if known is not None and candidate.manifest in (None, self.blobs.read(known.manifest_digest)):
-            return self._catalog.record(image_id, known.manifest_digest, candidate.names, candidate.digests)
-        diff_ids = details["diff_ids"]
-        if len(diff_ids) != len(candidate.layers):
-            raise ImageError(f"{what}: has {len(candidate.layers)} layers but rootfs.diff_ids lists {len(diff_ids)}")
-        if not diff_ids:
-            raise ImageError(f"{what}: has no layers")
-        with _full_disk_is_told(self.root), self._catalog.pins() as pins:
-            with self._layers.batch() as batch:
-                chain = chain_ids(diff_ids)
-                descriptors = [
-                    self._install_layer(source, diff_id, chain[: index + 1], pins, batch, progress)
-                    for index, (source, diff_id) in enumerate(zip(candidate.layers, diff_ids, strict=True))
-                ]
-            pins.blob(image_id)
-            self.blobs.write(io.BytesIO(candidate.config), image_id)
-            data = candidate.manifest or manifests.encode(
-                manifests.image_manifest(image_id, len(candidate.config), descriptors)
-            )
-            manifest_digest = hash_bytes(data)
-            pins.blob(manifest_digest)
-            self.blobs.write(io.BytesIO(data), manifest_digest)
-            return self._catalog.record(image_id, manifest_digest, candidate.names, candidate.digests)
+        with _full_disk_is_told(self.root):
+            return self._installer.install(candidate, progress)
 
     def import_rootfs(
         self,
@@ -279,7 +235,7 @@ class ImageStore:
             entries: dict[str, saving.Entry] = {}
             for reference in references:
                 image = stack.enter_context(self._holding(reference))
-                names = image.names if self._catalog.by_id(reference) else _asked_for(parse(reference), image)
+                names = image.names if self._catalog.by_id(reference) else names_meant(parse(reference), image)
                 known = entries[image.id].names if image.id in entries else ()
                 infos = self._layer_infos(image)
                 entries[image.id] = saving.Entry(
@@ -295,40 +251,11 @@ class ImageStore:
 
         Raises ConflictError while a container holds the image, or if an id has several names and ``force`` is not set.
         """
-        with self._catalog.lock:
-            image = self.resolve(reference)
-            doomed = image.names
-            if self._catalog.by_id(reference) is None:
-                doomed = _asked_for(parse(reference), image)
-            elif len(image.names) > 1 and not force:
-                raise ConflictError(
-                    f"image {reference} has several names ({', '.join(image.names)}); remove those, or force"
-                )
-            removals = [Removal(untagged=name) for name in doomed]
-            if len(doomed) < len(image.names):
-                self._catalog.untag(image, doomed)
-                return removals
-            if holders := self._catalog.holders(image.id):
-                users = ", ".join(holders[:3])
-                raise ImageInUseError(f"image {reference} is used by {users}; delete what uses it first")
-            self._catalog.delete(image)
-        self._staging.empty_trash()
-        return [*removals, Removal(deleted=image.id)]
+        return self._remover.remove(reference, force)
 
     def prune(self, all: bool = False) -> PruneReport:
         """Remove images without a name, with ``all`` every image that no container holds, and all rubbish."""
-        removed: builtins.list[Removal] = []
-        reclaimed = 0
-        with self._catalog.lock:
-            for image in self.list():
-                if not self._catalog.holders(image.id) and (all or not image.names):
-                    reclaimed += self._catalog.delete(image)
-                    removed += [*(Removal(untagged=name) for name in image.names), Removal(deleted=image.id)]
-            reclaimed += self.collect_retired()
-            self.journal.clear()
-            reclaimed += self._catalog.sweep()
-        self._staging.empty_trash()
-        return PruneReport(tuple(removed), reclaimed)
+        return self._remover.prune(all)
 
     def holders(self, image: Image) -> builtins.list[str]:
         """Who holds an image."""
@@ -344,13 +271,7 @@ class ImageStore:
         What containers hold of it stays on disk, found by nobody else, until the last has released it. Raises
         NotFoundError, ConflictError (an id that fits several), InvalidError.
         """
-        with self._catalog.lock:
-            image = self.resolve(reference)
-            if self._catalog.holders(image.id):
-                self._catalog.retire(image)
-            else:
-                self._catalog.delete(image)
-        self._staging.empty_trash()
+        self._remover.retire(reference)
 
     def collect_retired(self) -> int:
         """Remove the retired images that no container holds; returns the bytes freed.
@@ -358,26 +279,12 @@ class ImageStore:
         After a start there may be some whose containers are gone. Not to be called before those that still run hold
         theirs again (recovery).
         """
-        freed = 0
-        with self._catalog.lock:
-            for image in self._catalog.retired():
-                if not self._catalog.holders(image.id):
-                    freed += self._catalog.delete(image)
-        if freed:
-            self._staging.empty_trash()
-        return freed
+        return self._remover.collect_retired()
 
     def collect(self, image: Image) -> int:
         """Remove an image that nothing uses, with all its names; returns the bytes freed. Raises ConflictError,
         NotFoundError."""
-        with self._catalog.lock:
-            if self._catalog.get(image.id) is None:
-                raise NotFoundError(f"image {image.id} is not in the store")
-            if self._catalog.holders(image.id):
-                raise ConflictError(f"image {image.id} is used")
-            freed = self._catalog.delete(image)
-        self._staging.empty_trash()
-        return freed
+        return self._remover.collect(image)
 
     def hold(self, image_id: str, owner: str) -> None:
         """Keep an image from being removed while ``owner`` (a container id) is there; again is no error.
@@ -411,46 +318,6 @@ class ImageStore:
     def _layer_infos(self, image: Image) -> tuple[Any, ...]:
         return tuple(self._layers.info(chain_id) for chain_id in image.chain_ids)
 
-    def _install_layer(
-        self,
-        source: LayerSource,
-        diff_id: str,
-        chain: Sequence[str],
-        pins: Pins,
-        batch: Batch,
-        progress: Progress | None,
-    ) -> Descriptor:
-        *below, chain_id = chain
-        label = f"layer {(source.digest or diff_id)[7:19]}"
-        pins.layer(chain_id)
-        digest = source.digest
-        if digest:
-            pins.blob(digest)
-        if source.arriving:
-            with source.open() as file:
-                try:
-                    batch.add(file, diff_id, chain_id, functools.partial(_exhaust, file), below)
-                except ImageError:
-                    _exhaust(file)  # bytes that are not those asked for are the better reason
-                    raise
-        elif not digest or not self.blobs.has(digest) or self.blobs.size(digest) != source.size:
-            with source.open() as file:
-                digest = self.blobs.write(file, digest, source.size, what=label, progress=progress).digest
-            if not source.digest:
-                pins.blob(digest)
-        size = self.blobs.size(digest)
-        with self.blobs.open(digest) as blob:
-            kind = detect_file(blob)
-            if not source.arriving:
-                batch.add(blob, diff_id, chain_id, below=below)
-        return Descriptor(manifests.OCI_LAYER + _LAYER_TYPES[kind], digest, size)
-
-
-def _exhaust(file: BinaryIO) -> None:
-    """Read to the end, which raises if what arrives is not what it should be."""
-    while file.read(CHUNK):
-        pass
-
 
 def _taggable(text: str) -> Reference:
     reference = parse(text)
@@ -459,10 +326,3 @@ def _taggable(text: str) -> Reference:
             f"image reference {text!r}: a name with a digest can't be given to an image; leave the digest out"
         )
     return reference
-
-
-def _asked_for(wanted: Reference, image: Image) -> tuple[str, ...]:
-    """Names of ``image`` that a reference means: one, or with a digest all of that repository."""
-    return tuple(
-        name for name in image.names if (name == str(wanted) if not wanted.digest else parse(name).name == wanted.name)
-    )

@@ -21,7 +21,8 @@ import zstandard
 
 from podrt.errors import ConflictError, ImageError, InvalidError, NotFoundError
 from podrt.image import manifest as manifests
-from podrt.image.service import ImageStore, Removal
+from podrt.image.removing import Removal
+from podrt.image.service import ImageStore
 from podrt.image.types import Image, ImageConfig
 from tests.unit.test_image_unpack import Entry, directory, entry, make_tar
 
