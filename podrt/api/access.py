@@ -1,8 +1,9 @@
 """The second door: TCP on a loopback address, for clients that can't speak HTTP over a unix socket, such as kubectl.
 
 Off unless ``listen`` is set. TLS always, and a bearer token on every request: whoever may use this door is root here,
-as at the socket. Certificate (self-signed, its own authority) and token are made once and kept in ``state_dir/access``,
-mode 0700. Who may use the socket may have both; that is what ``podrt kubeconfig`` asks for.
+as at the socket. Who has not shown the token yet has little time and shares little room (``streaming.strangers``).
+Certificate (self-signed, its own authority) and token are made once and kept in ``state_dir/access``, mode 0700. Who
+may use the socket may have both; that is what ``podrt kubeconfig`` asks for.
 """
 
 from __future__ import annotations
@@ -14,14 +15,18 @@ import os
 import secrets
 import socket
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
 
 from podrt.api.status import UnauthorizedError
 from podrt.config import parse_loopback
 from podrt.errors import UnavailableError
+from podrt.streaming import strangers
+from podrt.streaming.strangers import Strangers
 
 _SUBJECT = "/CN=podrt"
 _NAMES = "subjectAltName=IP:127.0.0.1,IP:::1,DNS:localhost"
@@ -37,27 +42,42 @@ class Access:
         self._wanted = parse_loopback("listen", listen) if listen else None
         self._token = b""
         self._url = ""
+        self._server: asyncio.Server | None = None
+        self._strangers: Strangers | None = None
 
-    async def listener(self) -> tuple[socket.socket, ssl.SSLContext] | None:
-        """A bound socket and its TLS, None if no address is configured. Raises UnavailableError, OSError."""
+    async def start(self, make: Callable[[], RequestHandler], backlog: int) -> bool:
+        """Serve with the protocols that ``make`` makes; False if no address is configured.
+
+        Raises UnavailableError, OSError.
+        """
         if self._wanted is None:
-            return None
+            return False
         await self._prepare()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(self._certificate, self._key)
         family = socket.AF_INET6 if ":" in self._wanted.host else socket.AF_INET
         found = socket.socket(family, socket.SOCK_STREAM)
+        self._strangers = Strangers(make)
         try:
             found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             found.bind(self._wanted)
+            self._server = await asyncio.get_running_loop().create_server(
+                self._strangers, sock=found, ssl=context, backlog=backlog, ssl_handshake_timeout=strangers.PATIENCE
+            )
         except OSError as error:
             found.close()
             raise UnavailableError(f"listen: can't bind {self._wanted.host}:{self._wanted.port}: {error}") from error
         port = found.getsockname()[1]
         host = f"[{self._wanted.host}]" if family == socket.AF_INET6 else self._wanted.host
         self._url = f"https://{host}:{port}"
-        return found, context
+        return True
+
+    def stop(self) -> None:
+        """Stop listening, and cut off who has not shown the token. The others' connections are their server's."""
+        if self._server is not None and self._strangers is not None:
+            self._server.close()
+            self._strangers.close()
 
     @property
     def _certificate(self) -> Path:
@@ -117,6 +137,8 @@ class Access:
             and scheme.lower() == "bearer"
             and hmac.compare_digest(given.strip().encode(errors="surrogateescape"), self._token)
         ):
+            if self._strangers is not None:
+                self._strangers.let_in(request.protocol)
             return
         raise UnauthorizedError("Unauthorized")
 

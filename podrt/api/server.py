@@ -51,6 +51,8 @@ _SHUTDOWN = 2.0
 _PLACE = 0o117
 """umask of the socket: 0660 from its first moment."""
 _BACKLOG = 1024
+_IDLE = 90.0
+"""Seconds that a connection may be without a request, as with kube-apiserver; one that is being answered is not."""
 
 Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -113,13 +115,14 @@ class ApiServer:
             logger=httplog.server_logger(),
             handler_cancellation=True,
             shutdown_timeout=_SHUTDOWN,
+            keepalive_timeout=_IDLE,
         )
         await self._runner.setup()
         listener = _listen(path, self._config.socket_group)
         self._inode = os.stat(path).st_ino
         await web.SockSite(self._runner, listener, backlog=_BACKLOG).start()
-        if (door := await self._access.listener()) is not None:
-            await web.SockSite(self._runner, door[0], ssl_context=door[1], backlog=_BACKLOG).start()
+        assert self._runner.server is not None
+        if await self._access.start(self._runner.server, _BACKLOG):
             self._registry.publish_certificate(self._access.certificate())
             logger.info("serving on %s", self._access.document()["server"])
         logger.info("serving on %s", path)
@@ -130,6 +133,7 @@ class ApiServer:
             return
         for site in tuple(self._runner.sites):
             await site.stop()
+        self._access.stop()
         # Before aiohttp closes their connections, so that each can end its session first.
         streams = {task for task, request in self._open.items() if (call := request.get(CALL)) and call.streaming}
         for task in streams:

@@ -22,20 +22,23 @@ class Strangers:
 
     def __init__(self, make: Callable[[], RequestHandler]) -> None:
         self._make = make
-        self._waiting: dict[RequestHandler, asyncio.TimerHandle] = {}
+        self._waiting: dict[RequestHandler, tuple[asyncio.TimerHandle, asyncio.Task[None] | None]] = {}
+        """Until when, and who is still at the TLS handshake for it."""
 
     def __call__(self) -> RequestHandler:
         """For ``loop.create_server``."""
         if len(self._waiting) >= MOST:
             self._cut(next(iter(self._waiting)))
         protocol = self._make()
-        self._waiting[protocol] = asyncio.get_running_loop().call_later(PATIENCE, self._cut, protocol)
+        timer = asyncio.get_running_loop().call_later(PATIENCE, self._cut, protocol)
+        # asyncio makes the protocol in the task that sees to the handshake next: there is no transport before that.
+        self._waiting[protocol] = timer, asyncio.current_task()
         return protocol
 
     def let_in(self, protocol: RequestHandler) -> None:
         """From now on it may stay. It may have been let in before."""
-        if (timer := self._waiting.pop(protocol, None)) is not None:
-            timer.cancel()
+        if (waiting := self._waiting.pop(protocol, None)) is not None:
+            waiting[0].cancel()
 
     def close(self) -> None:
         """Cut off all that wait."""
@@ -43,6 +46,9 @@ class Strangers:
             self._cut(protocol)
 
     def _cut(self, protocol: RequestHandler) -> None:
-        self.let_in(protocol)
+        timer, task = self._waiting.pop(protocol)
+        timer.cancel()
         if isinstance(protocol.transport, asyncio.WriteTransport):
             protocol.transport.abort()
+        elif task is not None:
+            task.cancel()

@@ -23,7 +23,7 @@ import aiohttp
 import pytest
 
 from podrt import errors
-from podrt.api import status
+from podrt.api import server, status
 from podrt.api.server import ApiServer
 from podrt.config import Config
 from podrt.engine.logs import LogOptions
@@ -34,6 +34,7 @@ from podrt.model.node import Node
 from podrt.model.pod import Pod
 from podrt.store.objects import Registry
 from podrt.store.store import Store
+from tests.framework.patience import scaled
 
 Json = Any
 
@@ -404,6 +405,33 @@ async def test_garbage_on_the_socket_does_no_harm(api: Harness, caplog: pytest.L
         writer.close()
         await writer.wait_closed()
     assert (await api.raw("GET", "/healthz"))[0] == 200
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nHost:", b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"])
+async def test_idle_connections_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    monkeypatch.setattr(server, "_IDLE", 0.2)
+    async with serving(tmp_path) as api:
+        reader, writer = await asyncio.open_unix_connection(str(api.config.socket))
+        writer.write(sent)
+        async with asyncio.timeout(scaled(10)):
+            assert (b"200 OK" in await reader.read()) is sent.endswith(b"\r\n\r\n")
+        writer.close()
+
+
+async def test_what_is_being_answered_is_not_idle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_IDLE", 0.2)
+    async with serving(tmp_path) as api:
+        await api.pod()
+        async with (
+            api.http.get(f"http://podrt{PODS}?watch=true") as watch,
+            api.http.get(f"http://podrt{PODS}/p/log?follow=true") as log,
+        ):
+            assert (await watch.content.readline()).startswith(b'{"type":"ADDED"')
+            await asyncio.sleep(0.6)  # three times what an idle one has
+            await api.pod("q")
+            assert b'"name":"q"' in await watch.content.readline()
+            api.agent.follow.put_nowait(b"line\n")
+            assert await log.content.readline() == b"line\n"
 
 
 # Usage
