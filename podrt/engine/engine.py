@@ -36,8 +36,7 @@ from podrt.engine.state import Machine
 from podrt.engine.supervisor import SupervisorClient
 from podrt.errors import PodrtError
 from podrt.image.service import ImageStore
-from podrt.linux import apparmor
-from podrt.linux import mount as ops
+from podrt.linux import apparmor, mount_table
 from podrt.linux.cgroup import Manager
 from podrt.network.bridge import BridgeNetwork
 from podrt.network.driver import Networks, Readiness
@@ -268,7 +267,7 @@ def _make_directories(machine: Machine) -> None:
     config.run_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
     # Pins live here: they must not spread to other mount namespaces, nor another namespace's unmounting to here. And
     # it must be empty after a reboot, or dead containers would be taken for lost ones.
-    ops.make_runtime_mount(config.run_dir)
+    mount_table.make_runtime_mount(config.run_dir)
     for path, mode in (
         (config.netns_dir, 0o755),
         (config.state_dir, 0o711),
@@ -282,7 +281,7 @@ def _make_directories(machine: Machine) -> None:
         path.mkdir(mode=mode, parents=True, exist_ok=True)
         if mode == 0o700:
             path.chmod(mode)
-    ops.make_shared_mount(config.netns_dir)
+    mount_table.make_shared_mount(config.netns_dir)
     _install_pause(machine.pause_root)
 
 

@@ -16,7 +16,7 @@ from podrt.engine.rootfs import Bind, Request, plan
 from podrt.engine.specs import ContainerSpec, IdMap, Mount, NamespaceMode, SandboxSpec, SeccompKind, Security
 from podrt.engine.state import Container, Machine, Sandbox
 from podrt.errors import Cause, ConflictError, InvalidError, UnsupportedError
-from podrt.linux import apparmor, caps, libc, namespace, seccomp, selinux
+from podrt.linux import apparmor, caps, libc, mount_table, namespace, seccomp, selinux
 from podrt.linux import mount as ops
 from podrt.supervisor.protocol import Credentials, LaunchSpec, Log, Stdio
 from podrt.supervisor.wire import sealed_memfd
@@ -106,9 +106,9 @@ def pause(machine: Machine, sandbox: Sandbox, cgroup_path: str, fds: list[int]) 
     """PID 1 of a shared PID namespace: a root with nothing but its binary, no capability, not root."""
     record = sandbox.record
     joined = join(record, fds)
-    tree = ops.clone_tree(machine.pause_root, recursive=False)
+    tree = mount_table.clone_tree(machine.pause_root, recursive=False)
     fds.append(tree)
-    ops.set_tree(tree, read_only=True, propagation=libc.MS_PRIVATE)
+    mount_table.set_tree(tree, read_only=True, propagation=libc.MS_PRIVATE)
     root = str(machine.pause_root)
     operations = (ops.Propagation("/", libc.MS_REC | libc.MS_SLAVE), ops.Root(root, len(fds) - 1), ops.Pivot(root))
     mapped = all(

@@ -33,8 +33,7 @@ from podrt.engine.specs import NamespaceMode
 from podrt.engine.state import Container, Exit, Machine, Sandbox, remove_directory
 from podrt.engine.supervisor_processes import Known
 from podrt.errors import PodrtError
-from podrt.linux import mount as ops
-from podrt.linux import namespace, process
+from podrt.linux import mount_table, namespace, process
 from podrt.linux.mount_table import unmount_all
 from podrt.supervisor.protocol import ProcessRecord, Stdio
 
@@ -249,13 +248,13 @@ async def _leaked_directories(machine: Machine) -> None:
     leaked = [directory for directory in _directories(machine.sandbox_root) if directory not in known]
     for directory in leaked:
         await parts.detach(machine, directory.name)
-        ops.unpin(machine.config.netns_dir / f"podrt-{directory.name[:12]}")
+        mount_table.unpin(machine.config.netns_dir / f"podrt-{directory.name[:12]}")
         _unmount_below(directory)
         remove_directory(directory)
 
 
 def _unmount_below(directory: Path) -> None:
-    for point in reversed(ops.mount_points(directory)):
+    for point in reversed(mount_table.mount_points(directory)):
         unmount_all(point.path)
 
 

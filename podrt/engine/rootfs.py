@@ -24,7 +24,7 @@ from typing import Any
 
 from podrt.engine.specs import Mount, Propagation
 from podrt.errors import Cause, InvalidError
-from podrt.linux import libc
+from podrt.linux import libc, mount_console, mount_cover, mount_nodes
 from podrt.linux import mount as ops
 
 MASKED_PATHS = (
@@ -178,13 +178,13 @@ def plan(request: Request) -> Plan:
         result.operations.append(make(result.sources))
     if "/dev" not in overridden:
         result.operations.extend(_dev(request))
-    result.operations.extend(ops.DeviceNode(*_node(node, request)) for node in request.devices)
+    result.operations.extend(mount_nodes.DeviceNode(*_node(node, request)) for node in request.devices)
     if request.terminal:
-        result.operations.append(ops.Console())
+        result.operations.append(mount_console.Console())
     if not request.privileged:
         result.operations.extend(_protection(request))
     if request.read_only_root:
-        result.operations.append(ops.ReadOnlyRoot())
+        result.operations.append(mount_cover.ReadOnlyRoot())
     result.operations.append(ops.Pivot(request.root))
     return result
 
@@ -339,10 +339,10 @@ def _spec_binds(request: Request) -> list[tuple[str, Make]]:
 
 def _dev(request: Request) -> list[Any]:
     nodes = [
-        ops.DeviceNode(f"/dev/{name}", "c", major, minor, 0o666, request.root_uid, request.root_gid)
+        mount_nodes.DeviceNode(f"/dev/{name}", "c", major, minor, 0o666, request.root_uid, request.root_gid)
         for name, major, minor in _DEVICES
     ]
-    return [*nodes, *(ops.Symlink(path, target) for path, target in _LINKS)]
+    return [*nodes, *(mount_nodes.Symlink(path, target) for path, target in _LINKS)]
 
 
 def _node(node: Node, request: Request) -> tuple[str, str, int, int, int, int, int]:
@@ -362,4 +362,4 @@ def _protection(request: Request) -> list[Any]:
     read_only: Sequence[str] = () if request.unmasked_proc else READ_ONLY_PATHS
     masked = masked if request.masked_paths is None else request.masked_paths
     read_only = read_only if request.read_only_paths is None else request.read_only_paths
-    return [*(ops.Mask(path) for path in masked), *(ops.ReadOnly(path) for path in read_only)]
+    return [*(mount_cover.Mask(path) for path in masked), *(mount_cover.ReadOnly(path) for path in read_only)]

@@ -30,7 +30,7 @@ from podrt.engine.specs import EventKind, NamespaceMode, Resources, SandboxSpec,
 from podrt.engine.state import Machine, Sandbox, closing, remove_directory
 from podrt.engine.undo import UndoStack
 from podrt.errors import Cause, InvalidError, UnavailableError
-from podrt.linux import mount as ops
+from podrt.linux import mount_table
 from podrt.network.types import Attachment
 
 log = logging.getLogger(__name__)
@@ -248,7 +248,7 @@ async def _make_namespaces(machine: Machine, sandbox: Sandbox, sysctls: tuple[tu
     def pin(fds: list[int]) -> None:
         with closing(fds):
             for path, fd in zip(paths.values(), fds, strict=True):
-                ops.pin_namespace(fd, path)
+                mount_table.pin_namespace(fd, path)
 
     if "user" in spec.unshare:
         launched = await machine.supervisor.launch(spec, [])
@@ -281,7 +281,7 @@ def _pin_path(machine: Machine, record: SandboxRecord, kind: str) -> Path:
 
 def _unpin(machine: Machine, record: SandboxRecord) -> None:
     for kind in ("pid", "ipc", "uts", "net", "user"):
-        ops.unpin(_pin_path(machine, record, kind))
+        mount_table.unpin(_pin_path(machine, record, kind))
 
 
 def _make_cgroup(machine: Machine, sandbox: Sandbox) -> None:
@@ -317,7 +317,7 @@ async def _start_pause(machine: Machine, sandbox: Sandbox) -> None:
     sandbox.pause_fd = launched.pidfd
     pin = _pin_path(machine, record, "pid")
     with closing(launched.fds):
-        ops.pin_namespace(launched.fds[0], pin)
+        mount_table.pin_namespace(launched.fds[0], pin)
     process = Process(pid=launched.pid, start_time=launched.start_time, boot_id=machine.boot_id)
     sandbox.record = _with(record, pause=process, namespaces=record.namespaces | {"pid": str(pin)})
 

@@ -17,7 +17,7 @@ from podrt.engine.rootfs import Bind, Hierarchy, Node, Source
 from podrt.engine.specs import Device, Mount, Propagation
 from podrt.errors import Cause, InvalidError
 from podrt.linux import libc
-from podrt.linux import mount as ops
+from podrt.linux.mount_table import clone_tree, mount_points, set_tree
 
 _PROPAGATION = {
     Propagation.PRIVATE: libc.MS_PRIVATE,
@@ -67,9 +67,7 @@ def check_spreads(container: str, path: str | os.PathLike[str], propagation: Pro
     Raises InvalidError.
     """
     real = os.path.realpath(path)
-    holders = [
-        point for point in ops.mount_points() if real == point.path or real.startswith(point.path.rstrip("/") + "/")
-    ]
+    holders = [point for point in mount_points() if real == point.path or real.startswith(point.path.rstrip("/") + "/")]
     point = max(holders, key=lambda one: (len(one.path), one.id))
     if point.shared or (point.slave and propagation is Propagation.HOST_TO_CONTAINER):
         return
@@ -87,12 +85,12 @@ def open_sources(sources: Sequence[Source], fds: list[int], user_namespace_fd: i
     """
     for source in sources:
         # A copy of a shared mount is its peer, so private is asked for and not assumed.
-        tree = os.dup(source.tree) if source.tree >= 0 else ops.clone_tree(source.path, recursive=source.recursive)
+        tree = os.dup(source.tree) if source.tree >= 0 else clone_tree(source.path, recursive=source.recursive)
         fds.append(tree)
         try:
             if source.idmap:
-                ops.set_tree(tree, idmap_userns_fd=user_namespace_fd, recursive=source.recursive)
-            ops.set_tree(
+                set_tree(tree, idmap_userns_fd=user_namespace_fd, recursive=source.recursive)
+            set_tree(
                 tree,
                 read_only=source.read_only,
                 recursive=source.recursive_read_only,
@@ -182,7 +180,7 @@ def hierarchies() -> tuple[Hierarchy, ...]:
         if number != "0":
             controllers[frozenset(names.split(","))] = tuple(names.split(","))
     result = []
-    for point in ops.mount_points(_CGROUP):
+    for point in mount_points(_CGROUP):
         name = point.path[len(_CGROUP) + 1 :]
         if "/" in name:
             continue

@@ -35,6 +35,8 @@ from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from podrt.linux import inroot, libc, mount, namespace
+from podrt.linux.mount_console import Console, open_terminal
+from podrt.linux.mount_context import Context
 from podrt.supervisor import setup, users, wire
 from podrt.supervisor.protocol import LaunchSpec
 
@@ -215,12 +217,12 @@ class Child:
     # -- inside
 
     def _mounts(self) -> None:
-        context = mount.Context(None, self.fds)
+        context = Context(None, self.fds)
         with setup.file_system_root(self.spec.uid_map, self.spec.gid_map, self.user_fd is not None) as as_mapped_root:
             for encoded in self.spec.mounts:
                 operation = mount.decode(encoded)
-                if isinstance(operation, mount.Console) and self.spec.stdio.kind == "terminal" and context.root_fd:
-                    self.master, context.console_fd = mount.open_terminal(context.root_fd)
+                if isinstance(operation, Console) and self.spec.stdio.kind == "terminal" and context.root_fd:
+                    self.master, context.console_fd = open_terminal(context.root_fd)
                     self.stdio = [context.console_fd]
                 try:
                     operation.execute(context)
@@ -232,7 +234,7 @@ class Child:
 
     def _terminal(self) -> None:
         if self.master is None:
-            self.master, slave = mount.open_terminal(self._root_fd())
+            self.master, slave = open_terminal(self._root_fd())
             self.stdio = [slave]
         setup.set_window(self.master, self.spec.stdio.columns, self.spec.stdio.rows)
         setup.set_controlling_terminal(self.stdio[0])

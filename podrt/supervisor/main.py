@@ -19,7 +19,7 @@ import resource
 import signal
 import time
 
-from podrt.linux import libc, mount
+from podrt.linux import libc, mount_table
 from podrt.supervisor import interpreter, reexec, server
 from podrt.supervisor.child import forbid_imports
 from podrt.supervisor.supervisor import Supervisor
@@ -93,7 +93,7 @@ def _own_mounts(directories: tuple[str, ...]) -> None:
     libc.unshare(libc.CLONE_NEWNS)
     libc.mount(None, "/", flags=libc.MS_SLAVE | libc.MS_REC)
     for directory in directories:
-        points = mount.mount_points(directory) if os.path.isdir(directory) else []
+        points = mount_table.mount_points(directory) if os.path.isdir(directory) else []
         if not points:
             continue
         if os.path.realpath(directory) == points[0].path:

@@ -15,7 +15,7 @@ from typing import Any
 
 from podrt.config import Config
 from podrt.engine.supervisor import Launched, SupervisorClient
-from podrt.linux import caps, libc, mount
+from podrt.linux import caps, libc, mount, mount_console, mount_nodes
 from podrt.supervisor.protocol import Credentials, LaunchSpec, Log, ProcessRecord, Stdio
 from tests.framework.patience import scaled
 
@@ -58,7 +58,7 @@ class SupervisorBox:
             mount.Overlay(str(root), tuple(str(path) for path in lower), str(base / "upper"), str(base / "work")),
             mount.FileSystem("/proc", "proc", "proc", 0, ()),
             mount.FileSystem("/dev", "tmpfs", "tmpfs", 0, ("mode=755",)),
-            mount.DeviceNode("/dev/null", "c", 1, 3, 0o666, 0, 0),
+            mount_nodes.DeviceNode("/dev/null", "c", 1, 3, 0o666, 0, 0),
             mount.FileSystem("/dev/pts", "devpts", "devpts", 0, ("newinstance", "ptmxmode=0666", "mode=0620")),
         ]
 
@@ -85,7 +85,7 @@ class SupervisorBox:
     ) -> LaunchSpec:
         """A container of five new namespaces; ``operations`` follow the standard mounts."""
         root, standard = self.overlay(name, lower)
-        mounts = [*standard, *operations, mount.Console(), mount.Pivot(str(root))]
+        mounts = [*standard, *operations, mount_console.Console(), mount.Pivot(str(root))]
         given = Credentials(user, bounding=caps.resolve((), ()))._replace(**(credentials or {}))
         values: dict[str, Any] = {
             "unshare": ("mnt", "pid", "cgroup", "net", "uts", "ipc"),

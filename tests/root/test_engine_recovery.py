@@ -222,7 +222,7 @@ async def test_leftovers_are_removed(lab: Lab) -> None:
 
 
 async def test_a_sandbox_whose_namespace_is_gone_is_not_ready(lab: Lab) -> None:
-    from podrt.linux.mount import unpin
+    from podrt.linux.mount_table import unpin
 
     sandbox = await lab.sandbox()
     await lab.engine.close()

@@ -14,16 +14,20 @@ from typing import Any
 
 import pytest
 
-from podrt.linux import mount
+from podrt.linux import mount_table
 
 PRELUDE = """
 import errno, json, os, stat, sys
-from podrt.linux import inroot, libc, mount
-from podrt.linux.mount import *
+from podrt.linux import inroot, libc, mount, mount_table
+from podrt.linux.mount import BindTree, FileSystem, Overlay, Pivot, Propagation, Root
+from podrt.linux.mount_console import Console, open_terminal
+from podrt.linux.mount_context import Context
+from podrt.linux.mount_cover import Mask, ReadOnly, ReadOnlyRoot
+from podrt.linux.mount_nodes import DeviceNode, Directory, File, Symlink
 root = sys.argv[1]
 libc.unshare(libc.CLONE_NEWNS)
 libc.mount(None, "/", flags=libc.MS_REC | libc.MS_PRIVATE)
-context = mount.Context()
+context = Context()
 def run(*operations):
     for operation in operations:
         mount.decode(json.loads(json.dumps(mount.encode(operation)))).execute(context)
@@ -43,7 +47,7 @@ def tree(tmp_path: Path) -> Iterator[Path]:
     base = Path("/var/tmp") / f"podrt-mount-{os.getpid()}-{tmp_path.name}"
     base.mkdir(parents=True)
     yield base
-    assert not mount.mount_points(base), "a mount was left in the host's namespace"
+    assert not mount_table.mount_points(base), "a mount was left in the host's namespace"
     shutil.rmtree(base)
 
 
@@ -63,8 +67,8 @@ def test_a_whole_root(tree: Path) -> None:
     (tree / "volume").mkdir()
     (tree / "volume" / "v").write_text("volume")
     code = """
-    tree = mount.clone_tree(root + "/volume")
-    one = mount.clone_tree(root + "/volume/v", recursive=False)
+    tree = mount_table.clone_tree(root + "/volume")
+    one = mount_table.clone_tree(root + "/volume/v", recursive=False)
     context.fds = [tree, one]
     run(
         Overlay(root + "/merged", tuple(root + f"/layer{i}" for i in range(3)), root + "/upper", root + "/work"),
@@ -81,7 +85,7 @@ def test_a_whole_root(tree: Path) -> None:
         Mask("/proc/nothing"),
         ReadOnly("/proc/sys"), ReadOnly("/proc/missing"),
     )
-    master, context.console_fd = mount.open_terminal(context.root_fd)
+    master, context.console_fd = open_terminal(context.root_fd)
     run(Console(), ReadOnlyRoot(), Pivot(root + "/merged"))
     result = {
         "cwd": libc.getcwd(), "ls": sorted(os.listdir("/")), "who": open("/who").read(),
@@ -91,7 +95,7 @@ def test_a_whole_root(tree: Path) -> None:
         "masked": [os.listdir(f"/proc/{n}") for n in ("irq", "bus")],
         "b": oct(os.stat("/a/b").st_mode),
         "null": open("/dev/null").read(), "hostname": open("/etc/hostname").read(),
-        "points": [p.path for p in mount.mount_points()],
+        "points": [p.path for p in mount_table.mount_points()],
     }
     def write(path):
         try:
@@ -123,8 +127,8 @@ def test_cve_2021_30465_links_of_the_image_lead_nowhere_outside(tree: Path) -> N
     (root / "loop").symlink_to("loop")
     code = """
     run(Root(root + "/root"))
-    source = mount.clone_tree("/usr")
-    context.fds = [source] + [mount.clone_tree("/usr") for _ in range(4)]
+    source = mount_table.clone_tree("/usr")
+    context.fds = [source] + [mount_table.clone_tree("/usr") for _ in range(4)]
     run(
         Directory("/absolute/x"), Directory("/upwards/y"), File("/nowhere/z"), File("/../../../dotdot"),
         BindTree("/absolute/bind", 0),
@@ -156,12 +160,12 @@ def test_cve_2021_30465_a_link_exchanged_during_the_mount(tree: Path) -> None:
             syscall(renameat2, -100, a, -100, b, 2)
     failures = 0
     for _ in range(300):
-        context.fds = [mount.clone_tree("/usr", recursive=False)]
+        context.fds = [mount_table.clone_tree("/usr", recursive=False)]
         failures += bool(failure(BindTree("/volume/target/here", 0)))
         os.close(context.fds[0])
     os.kill(pid, 9)
     os.waitpid(pid, 0)
-    points = [p.path for p in mount.mount_points() if p.path.endswith("/here")]
+    points = [p.path for p in mount_table.mount_points() if p.path.endswith("/here")]
     inside = [p for p in points if p.startswith(root + "/root/")]
     result = [failures < 300, len(points) > 0, points == inside]
     """
@@ -174,7 +178,7 @@ def test_cve_2025_52881_proc_is_never_a_link_nor_a_target(tree: Path) -> None:
     (tree / "root/proc").symlink_to("/elsewhere")
     code = """
     run(Root(root + "/root"))
-    context.fds = [mount.clone_tree("/usr")]
+    context.fds = [mount_table.clone_tree("/usr")]
     result = [failure(FileSystem("/proc", "proc", "proc"))]
     os.unlink(root + "/root/proc")
     run(FileSystem("/proc", "proc", "proc"), Directory("/elsewhere"))
@@ -207,7 +211,7 @@ def test_cve_2025_52565_the_console_is_the_peer_and_no_link(tree: Path) -> None:
     (tree / "root/file").write_text("")
     code = """
     run(Root(root + "/root"), FileSystem("/dev/pts", "devpts", "devpts", 0, ("newinstance", "ptmxmode=0666")))
-    master, context.console_fd = mount.open_terminal(context.root_fd)
+    master, context.console_fd = open_terminal(context.root_fd)
     result = [failure(Console())]
     context.console_fd = os.open(root + "/root/file", os.O_RDWR)
     os.unlink(root + "/root/dev/console")
@@ -266,8 +270,8 @@ def test_an_overlay_of_idmapped_layers(tree: Path) -> None:
     user = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY)
     os.close(w)
     os.waitpid(pid, 0)
-    context.fds = [mount.clone_tree(root + "/lower")]
-    mount.set_tree(context.fds[0], idmap_userns_fd=user)
+    context.fds = [mount_table.clone_tree(root + "/lower")]
+    mount_table.set_tree(context.fds[0], idmap_userns_fd=user)
     run(Overlay(root + "/merged", (), root + "/upper", root + "/work", (), (0,)))
     found = os.stat(root + "/merged/file")
     os.chmod(root + "/merged/file", 0o600)
@@ -284,7 +288,7 @@ def test_propagation_of_a_bind(tree: Path) -> None:
     libc.mount("tmpfs", root + "/shared", "tmpfs")
     os.mkdir(root + "/shared/sub")
     libc.mount(None, root + "/shared", flags=libc.MS_SHARED)
-    context.fds = [mount.clone_tree(root + "/shared") for _ in range(3)]
+    context.fds = [mount_table.clone_tree(root + "/shared") for _ in range(3)]
     run(Root(root + "/root"), BindTree("/private", 0, propagation=libc.MS_PRIVATE),
         BindTree("/slave", 1, propagation=libc.MS_SLAVE), BindTree("/both", 2))
     libc.mount("tmpfs", root + "/shared/sub", "tmpfs")
@@ -297,20 +301,20 @@ def test_propagation_of_a_bind(tree: Path) -> None:
 def test_pins_and_private_mounts(tree: Path) -> None:
     (tree / "run").mkdir()
     code = """
-    mount.make_private_mount(root + "/run")
-    mount.make_private_mount(root + "/run")
+    mount_table.make_private_mount(root + "/run")
+    mount_table.make_private_mount(root + "/run")
     libc.unshare(libc.CLONE_NEWUTS)
     fd = os.open("/proc/self/ns/uts", os.O_RDONLY)
     path = root + "/run/uts"
-    mount.pin_namespace(fd, path)
-    result = [os.stat(path).st_ino == os.fstat(fd).st_ino, [p.fstype for p in mount.mount_points(root)][1:]]
+    mount_table.pin_namespace(fd, path)
+    result = [os.stat(path).st_ino == os.fstat(fd).st_ino, [p.fstype for p in mount_table.mount_points(root)][1:]]
     try:
-        mount.pin_namespace(fd, path)
+        mount_table.pin_namespace(fd, path)
     except FileExistsError:
         result.append("exists")
-    mount.unpin(path)
-    mount.unpin(path)
-    result += [os.path.exists(path), len(mount.mount_points(root))]
+    mount_table.unpin(path)
+    mount_table.unpin(path)
+    result += [os.path.exists(path), len(mount_table.mount_points(root))]
     """
     assert run(code, tree) == [True, ["nsfs"], "exists", False, 1]
 
@@ -318,12 +322,12 @@ def test_pins_and_private_mounts(tree: Path) -> None:
 def test_a_mount_hidden_below_a_newer_one_is_not_taken_for_a_mount_point(tree: Path) -> None:
     (tree / "run/netns").mkdir(parents=True)
     code = """
-    mount.make_shared_mount(root + "/run/netns")
+    mount_table.make_shared_mount(root + "/run/netns")
     libc.mount("tmpfs", root + "/run", "tmpfs")
     os.mkdir(root + "/run/netns")
-    mount.make_shared_mount(root + "/run/netns")
-    mount.make_shared_mount(root + "/run/netns")
-    points = [p for p in mount.mount_points(root) if p.path.endswith("/run/netns")]
+    mount_table.make_shared_mount(root + "/run/netns")
+    mount_table.make_shared_mount(root + "/run/netns")
+    points = [p for p in mount_table.mount_points(root) if p.path.endswith("/run/netns")]
     result = [len(points), points[-1].fstype, points[-1].shared]
     """
     assert run(code, tree) == [2, "tmpfs", True]
@@ -338,10 +342,10 @@ def test_the_runtime_directory_is_a_tmpfs_of_its_own(tree: Path) -> None:
     os.mkdir(root + "/memory/run", 0o711)
     open(root + "/memory/run/kept", "w").close()
     for path in (root + "/disk", root + "/memory/run"):
-        mount.make_runtime_mount(path)
-        mount.make_runtime_mount(path)
+        mount_table.make_runtime_mount(path)
+        mount_table.make_runtime_mount(path)
     result = [os.listdir(root + "/disk"), os.listdir(root + "/memory/run"), oct(os.stat(root + "/disk").st_mode)]
-    result += [sorted((p.path.rpartition("/")[2], p.fstype, p.shared) for p in mount.mount_points(root))]
+    result += [sorted((p.path.rpartition("/")[2], p.fstype, p.shared) for p in mount_table.mount_points(root))]
     """
     assert run(code, tree) == [
         [],

@@ -22,7 +22,7 @@ import pytest
 
 from podrt.config import Config
 from podrt.errors import ConflictError, ExhaustedError, InvalidError
-from podrt.linux import libc, mount, namespace, netlink
+from podrt.linux import libc, mount_table, namespace, netlink
 from podrt.network import forward
 from podrt.network.bridge import BridgeNetwork, host_ifname
 from podrt.network.types import Attachment, Port
@@ -141,7 +141,7 @@ class Pod:
         self.id = hashlib.sha256(name.encode()).hexdigest()
         self.netns = new_netns()
         self.path = lab.directory / f"netns-{name}"
-        mount.pin_namespace(self.netns, self.path)
+        mount_table.pin_namespace(self.netns, self.path)
 
     @property
     def v4(self) -> str:
@@ -152,7 +152,7 @@ class Pod:
         return self.attachment.ips[1]
 
     def close(self) -> None:
-        mount.unpin(self.path)
+        mount_table.unpin(self.path)
         os.close(self.netns)
 
 
@@ -321,7 +321,7 @@ def test_host_port_conflicts(lab: Lab) -> None:
         if taken:
             with pytest.raises(ConflictError, match=f"host port 8080/TCP is taken by sandbox {first.id[:12]}"):
                 lab.pod("second", [wanted])
-            lab.pod_path_gone = mount.unpin(lab.directory / "netns-second")
+            lab.pod_path_gone = mount_table.unpin(lab.directory / "netns-second")
         else:
             lab.pod("third", [wanted])
     lab.serve(lab.host, 9090)

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from podrt.errors import LaunchError
-from podrt.linux import libc, mount
+from podrt.linux import libc, mount, mount_table
 from podrt.supervisor import setup
 from podrt.supervisor.processes import Process
 from podrt.supervisor.protocol import LaunchSpec, ProcessRecord, Stdio
@@ -90,8 +90,8 @@ async def test_mounts_of_a_container_reach_the_host_only_where_asked(box: Superv
     libc.mount(str(source), str(source), flags=libc.MS_BIND)
     libc.mount(None, str(source), flags=libc.MS_SHARED)
     try:
-        tree = mount.clone_tree(source)
-        mount.set_tree(tree, propagation=kind)
+        tree = mount_table.clone_tree(source)
+        mount_table.set_tree(tree, propagation=kind)
         try:
             script = (
                 "mount -t tmpfs x /volume/inside && touch /volume/inside/file && echo made; read x; ls /volume/outside;"

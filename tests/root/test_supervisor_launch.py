@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from podrt.errors import LaunchError
-from podrt.linux import caps, mount
+from podrt.linux import caps, mount, mount_nodes, mount_table
 from podrt.supervisor.protocol import Credentials, LaunchSpec, Stdio
 from tests.framework.supervisor import PATH, SupervisorBox
 
@@ -391,15 +391,15 @@ async def test_user_namespace(box: SupervisorBox) -> None:
     made = await box.launch(spec)
     user, *others = made.fds
     upper = box.upper("c")
-    tree = mount.clone_tree("/", recursive=False)
+    tree = mount_table.clone_tree("/", recursive=False)
     try:
-        mount.set_tree(tree, idmap_userns_fd=user)
+        mount_table.set_tree(tree, idmap_userns_fd=user)
         root, _ = box.overlay("c")
         for part in ("upper", "work"):
             os.chown(root.parent / part, 200000, 200000)
         operations = [
             mount.Overlay(str(root), (), str(upper), str(root.parent / "work"), (), (4,)),
-            mount.Directory("/made", 0o755),
+            mount_nodes.Directory("/made", 0o755),
             mount.FileSystem("/proc", "proc", "proc", 0, ()),
             mount.Pivot(str(root)),
         ]
@@ -444,13 +444,13 @@ async def test_exec_in_a_user_namespace(box: SupervisorBox) -> None:
         report_namespaces=("user", "net"),
     )
     made = await box.launch(spec)
-    tree = mount.clone_tree("/", recursive=False)
+    tree = mount_table.clone_tree("/", recursive=False)
     root, standard = box.overlay("c")
     for part in ("upper", "work"):
         os.chown(root.parent / part, 300000, 300000)
     namespaces: list[int] = []
     try:
-        mount.set_tree(tree, idmap_userns_fd=made.fds[0])
+        mount_table.set_tree(tree, idmap_userns_fd=made.fds[0])
         overlay = mount.Overlay(str(root), (), str(root.parent / "upper"), str(root.parent / "work"), (), (2,))
         operations = [overlay, *standard[1:3], mount.Pivot(str(root))]
         container = await box.launch(
@@ -497,7 +497,7 @@ async def test_exec_in_a_user_namespace(box: SupervisorBox) -> None:
 async def test_cgroups_are_entered_before_their_namespace_is_made(box: SupervisorBox, way: str) -> None:
     """That of cgroup2 by clone3 with the directory's descriptor, one of v1 by writing to tasks."""
     kind = "cgroup2" if way == "descriptor" else "cgroup"
-    points = [point for point in mount.mount_points("/sys/fs/cgroup") if point.fstype == kind]
+    points = [point for point in mount_table.mount_points("/sys/fs/cgroup") if point.fstype == kind]
     if not points:
         pytest.skip(f"this machine lacks: a mounted {kind} hierarchy")
     group = Path(points[0].path) / f"podrt-{box.root.name[-8:]}"

@@ -20,7 +20,7 @@ import pytest
 import pytest_asyncio
 
 from podrt.errors import LaunchError
-from podrt.linux import mount
+from podrt.linux import mount, mount_console, mount_cover, mount_nodes, mount_table
 from podrt.supervisor import interpreter
 from podrt.supervisor.protocol import LaunchSpec, Stdio
 from tests.framework.supervisor import PATH, SupervisorBox
@@ -239,7 +239,7 @@ async def test_cve_2021_30465_mount_target_through_a_link(box: SupervisorBox, li
     source = box.root / "source"
     source.mkdir()
     (source / "hello").write_text("there")
-    tree = mount.clone_tree(str(source))
+    tree = mount_table.clone_tree(str(source))
     try:
         operation = mount.BindTree("/data/deep", 0, True, False, False, 0)
         spec = box.script("c", f"cat {victim}/deep/hello; cat /data/deep/hello", operations=[operation])
@@ -270,11 +270,11 @@ async def test_cve_2024_45310_mount_target_exchanged_meanwhile(box: SupervisorBo
     outcomes = set()
     try:
         for number in range(40):
-            trees = [mount.clone_tree(str(volume)), mount.clone_tree(str(source))]
+            trees = [mount_table.clone_tree(str(volume)), mount_table.clone_tree(str(source))]
             operations = [
                 mount.BindTree("/volume", 0, True, False, False, 0),
                 mount.BindTree("/volume/real/made", 1, True, False, False, 0),
-                mount.File("/volume/real/file", 0o644, "x"),
+                mount_nodes.File("/volume/real/file", 0o644, "x"),
             ]
             name = f"c{number}"
             try:
@@ -300,12 +300,12 @@ async def test_cve_2025_31133_masked_paths(box: SupervisorBox) -> None:
     target = Path("/proc/sys/kernel/printk_ratelimit_burst")
     value = target.read_text().strip()
     operations = [
-        mount.Mask("/proc/timer_list"),
-        mount.Mask("/etc"),
+        mount_cover.Mask("/proc/timer_list"),
+        mount_cover.Mask("/etc"),
     ]
     root, standard = box.overlay("c")
-    standard = [one for one in standard if not isinstance(one, mount.DeviceNode)]
-    evil = mount.Symlink("/dev/null", str(target))
+    standard = [one for one in standard if not isinstance(one, mount_nodes.DeviceNode)]
+    evil = mount_nodes.Symlink("/dev/null", str(target))
     mounts = [*standard, evil, *operations, mount.Pivot(str(root))]
     script = (
         f"stat -c %t:%T /proc/timer_list; ls /etc | wc -l; echo {int(value) + 1} >/proc/timer_list; readlink /dev/null"
@@ -322,13 +322,13 @@ async def test_cve_2025_52565_console(box: SupervisorBox) -> None:
     """/dev/console of the image is a link to a file of procfs: the terminal must not be mounted over that."""
     root, standard = box.overlay("c")
     # A file that every kernel has, unlike sysrq-trigger: else the attack would fail for that reason.
-    evil = mount.Symlink("/dev/console", "/proc/uptime")
-    mounts = [*standard, evil, mount.Console(), mount.Pivot(str(root))]
+    evil = mount_nodes.Symlink("/dev/console", "/proc/uptime")
+    mounts = [*standard, evil, mount_console.Console(), mount.Pivot(str(root))]
     encoded = tuple(mount.encode(one) for one in mounts)
     with pytest.raises(LaunchError) as caught:
         await box.launch(box.script("c", "true", stdio=Stdio("terminal"), terminal=True, mounts=encoded))
     assert caught.value.step == "mount" and "console" in str(caught.value)
-    assert not any("uptime" in point.path for point in mount.mount_points("/proc"))
+    assert not any("uptime" in point.path for point in mount_table.mount_points("/proc"))
 
 
 @pytest.mark.parametrize("target", ["/proc/self/attr", "/sneaky/attr", "/proc/sys"])
@@ -337,7 +337,7 @@ async def test_cve_2025_52881_procfs_writes(box: SupervisorBox, target: str) -> 
     (box.upper("c") / "sneaky").symlink_to("/proc/self")
     source = box.root / "source"
     source.mkdir()
-    tree = mount.clone_tree(str(source))
+    tree = mount_table.clone_tree(str(source))
     try:
         with pytest.raises(LaunchError) as caught:
             operation = mount.BindTree(target, 0, True, False, False, 0)

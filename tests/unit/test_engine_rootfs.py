@@ -10,7 +10,7 @@ import pytest
 from podrt.engine.rootfs import MASKED_PATHS, READ_ONLY_PATHS, Bind, Hierarchy, Node, Plan, Request, plan
 from podrt.engine.specs import Mount, Propagation
 from podrt.errors import InvalidError
-from podrt.linux import libc
+from podrt.linux import libc, mount_console, mount_cover, mount_nodes
 from podrt.linux import mount as ops
 
 REQUEST = Request(
@@ -61,7 +61,7 @@ def test_order_from_root_to_pivot() -> None:
     assert result.operations[1] == ops.Overlay(REQUEST.root, REQUEST.layers, REQUEST.upper, REQUEST.work)
     assert kinds[-1] is ops.Pivot
     # Masks lie on the mounts that they hide things of.
-    assert max(index for index, kind in enumerate(kinds) if kind is ops.FileSystem) < kinds.index(ops.Mask)
+    assert max(index for index, kind in enumerate(kinds) if kind is ops.FileSystem) < kinds.index(mount_cover.Mask)
 
 
 def test_standard_mounts_and_their_attributes() -> None:
@@ -72,7 +72,7 @@ def test_standard_mounts_and_their_attributes() -> None:
     assert file_system(result, "/dev/mqueue").attrs == plain
     assert "gid=5" in file_system(result, "/dev/pts").options
     assert targets(result).index("/dev") < targets(result).index("/dev/shm")
-    assert {node.path for node in of(result, ops.DeviceNode)} == {
+    assert {node.path for node in of(result, mount_nodes.DeviceNode)} == {
         f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom", "tty")
     }
     assert [source.path for source in result.sources] == ["/run/s/shm"]
@@ -80,25 +80,25 @@ def test_standard_mounts_and_their_attributes() -> None:
 
 def test_masked_and_read_only_paths() -> None:
     result = make()
-    assert tuple(operation.path for operation in of(result, ops.Mask)) == MASKED_PATHS
-    assert tuple(operation.path for operation in of(result, ops.ReadOnly)) == READ_ONLY_PATHS
+    assert tuple(operation.path for operation in of(result, mount_cover.Mask)) == MASKED_PATHS
+    assert tuple(operation.path for operation in of(result, mount_cover.ReadOnly)) == READ_ONLY_PATHS
     unmasked = make(unmasked_proc=True)
-    assert all(operation.path.startswith("/sys") for operation in of(unmasked, ops.Mask))
-    assert of(unmasked, ops.ReadOnly) == []
+    assert all(operation.path.startswith("/sys") for operation in of(unmasked, mount_cover.Mask))
+    assert of(unmasked, mount_cover.ReadOnly) == []
 
 
 def test_privileged() -> None:
     result = make(privileged=True, hierarchies=(Hierarchy(name="", fstype="cgroup2"),))
-    assert of(result, ops.Mask) == of(result, ops.ReadOnly) == []
+    assert of(result, mount_cover.Mask) == of(result, mount_cover.ReadOnly) == []
     assert not file_system(result, "/sys").attrs & libc.MOUNT_ATTR_RDONLY
     assert not file_system(result, "/sys/fs/cgroup").attrs & libc.MOUNT_ATTR_RDONLY
 
 
 def test_read_only_root_comes_last_before_the_pivot() -> None:
     result = make(read_only_root=True, files=(bind("/etc/hosts", "/run/hosts", directory=False),))
-    assert isinstance(result.operations[-2], ops.ReadOnlyRoot)
+    assert isinstance(result.operations[-2], mount_cover.ReadOnlyRoot)
     assert next(source for source in result.sources if source.path == "/run/hosts").read_only
-    assert of(make(), ops.ReadOnlyRoot) == []
+    assert of(make(), mount_cover.ReadOnlyRoot) == []
 
 
 def test_cgroup_mounts_of_each_layout() -> None:
@@ -156,7 +156,7 @@ def test_a_spec_mount_replaces_the_standard_one(destination: str) -> None:
 
 def test_the_hosts_dev_gets_no_nodes_or_links_and_has_its_own_pts() -> None:
     result = make(binds=(bind("/dev"), bind("/dev/mine")))
-    assert of(result, ops.DeviceNode) == of(result, ops.Symlink) == []
+    assert of(result, mount_nodes.DeviceNode) == of(result, mount_nodes.Symlink) == []
     assert {one for one in targets(result) if one.startswith("/dev")} == {"/dev", "/dev/mine"}
 
 
@@ -169,8 +169,8 @@ def test_files_give_way_to_the_specs_mounts() -> None:
 
 
 def test_terminal_and_host_ipc() -> None:
-    assert len(of(make(terminal=True), ops.Console)) == 1
-    assert of(make(), ops.Console) == []
+    assert len(of(make(terminal=True), mount_console.Console)) == 1
+    assert of(make(), mount_console.Console) == []
     assert "/dev/shm" not in targets(make(shm=""))
 
 
@@ -192,7 +192,7 @@ def test_user_namespace() -> None:
     assert not by_path["/2"].idmap
     assert {"uid=100000", "gid=200000"} <= set(file_system(result, "/dev").options)
     assert "gid=200005" in file_system(result, "/dev/pts").options
-    nodes = {node.path: node for node in of(result, ops.DeviceNode)}
+    nodes = {node.path: node for node in of(result, mount_nodes.DeviceNode)}
     assert (nodes["/dev/null"].uid, nodes["/dev/null"].gid) == (100_000, 200_000)
     assert (nodes["/dev/fuse"].uid, nodes["/dev/fuse"].gid) == (100_000, 200_003)
 

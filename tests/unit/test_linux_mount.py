@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from podrt.linux import mount
+from podrt.linux import mount, mount_console, mount_context, mount_cover, mount_nodes
 from podrt.linux.mount_table import parse_mountinfo
 
 EXAMPLES = [
@@ -15,20 +15,20 @@ EXAMPLES = [
     mount.Root("/t", 4),
     mount.FileSystem("/proc", "proc", "proc", 14, ("hidepid=2",)),
     mount.BindTree("/data", 0, False, True, True, 0x80000),
-    mount.Directory("/x", 0o700),
-    mount.File("/x/y", 0o600, "text"),
-    mount.Symlink("/dev/fd", "/proc/self/fd"),
-    mount.DeviceNode("/dev/null", "c", 1, 3),
-    mount.Mask("/proc/kcore"),
-    mount.ReadOnly("/proc/sys"),
-    mount.ReadOnlyRoot(),
-    mount.Console(),
+    mount_nodes.Directory("/x", 0o700),
+    mount_nodes.File("/x/y", 0o600, "text"),
+    mount_nodes.Symlink("/dev/fd", "/proc/self/fd"),
+    mount_nodes.DeviceNode("/dev/null", "c", 1, 3),
+    mount_cover.Mask("/proc/kcore"),
+    mount_cover.ReadOnly("/proc/sys"),
+    mount_cover.ReadOnlyRoot(),
+    mount_console.Console(),
     mount.Pivot("/t"),
 ]
 
 
 @pytest.mark.parametrize("operation", EXAMPLES, ids=lambda operation: type(operation).__name__)
-def test_wire_form_survives_json(operation: mount.Operation) -> None:
+def test_wire_form_survives_json(operation: mount_context.Operation) -> None:
     assert mount.decode(json.loads(json.dumps(mount.encode(operation)))) == operation
     assert operation.describe()
 
@@ -45,7 +45,7 @@ def test_decode_refuses_what_is_no_operation(wire: list[str]) -> None:
 
 def test_operations_without_a_root_fail_clearly() -> None:
     with pytest.raises(OSError, match="no root"):
-        mount.Directory("/x").execute(mount.Context())
+        mount_nodes.Directory("/x").execute(mount_context.Context())
 
 
 def test_parse_mountinfo() -> None:
