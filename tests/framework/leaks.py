@@ -107,7 +107,7 @@ class Process:
     cgroups: str
 
     def __str__(self) -> str:
-        return f"{self.pid} ({self.command})"
+        return f"{self.pid} ({self.command[:200]})"
 
 
 def processes() -> Iterator[Process]:
@@ -120,7 +120,7 @@ def processes() -> Iterator[Process]:
             state = (root / "stat").read_text().rpartition(")")[2].split()[0]
             command = (root / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
             if state not in "ZX" and command:
-                yield Process(int(entry), command[:200], (root / "cgroup").read_text())
+                yield Process(int(entry), command, (root / "cgroup").read_text())
 
 
 def processes_below(cgroup: str) -> set[Process]:
