@@ -25,7 +25,8 @@ from podrt import fsutil
 from podrt.errors import ImageError, PodrtError
 from podrt.image.blobs import CHUNK, BlobStore, Progress, write_all
 from podrt.image.manifest import Descriptor
-from podrt.image.registry_transport import Repository, TransientError, first_that_works
+from podrt.image.registry_repository import Repository, first_that_works
+from podrt.image.registry_transport import TransientError
 
 _PROGRESS = 64 << 10
 """Bytes that a connection must bring for the count of failures to start anew."""
@@ -100,9 +101,9 @@ class Download:
                 await self._settle()
                 failures = 1 if self._written - before >= _PROGRESS else failures + 1
                 breaks += 1
-                if failures >= repository.transport.settings.tries or breaks > _MAX_BREAKS:
+                if failures >= repository.server.transport.settings.tries or breaks > _MAX_BREAKS:
                     raise
-                await repository.transport.back_off(failures, error.wait)
+                await repository.server.transport.back_off(failures, error.wait)
 
     async def _stream(self, repository: Repository, progress: Progress | None) -> None:
         headers = {"Accept": "*/*"}
@@ -111,18 +112,20 @@ class Download:
         async with repository.request("GET", repository.url(f"blobs/{self.layer.digest}"), headers=headers) as response:
             if response.status == 416 and self._written == self.layer.size:
                 return
-            await repository.check(response, self.what, (200, 206))
+            await repository.server.check(response, self.what, (200, 206))
             skip = self._written
             if response.status == 206:
                 found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
                 if found is None or int(found[1]) != self._written:
-                    raise ImageError(f"{self.what}: {repository.where} answers with another range than it was asked")
+                    raise ImageError(
+                        f"{self.what}: {repository.server.where} answers with another range than it was asked"
+                    )
                 skip = 0
             length = response.content_length
             missing = self.layer.size - self._written + skip
             if length is not None and length != missing:
                 raise ImageError(
-                    f"{self.what}: {repository.where} has {length} bytes where the manifest says {missing};"
+                    f"{self.what}: {repository.server.where} has {length} bytes where the manifest says {missing};"
                     " the layer is truncated or another one"
                 )
             await self._take(response.content.iter_any(), repository, skip, progress)
@@ -133,7 +136,7 @@ class Download:
         piece = bytearray()
         got = self._written
         try:
-            with repository.errors():
+            with repository.server.errors():
                 async for chunk in chunks:
                     if skip:
                         rest = chunk[skip:]

@@ -30,7 +30,8 @@ from podrt.image.reference import Reference, parse
 from podrt.image.registry_auth import Login
 from podrt.image.registry_config import is_local
 from podrt.image.registry_fetch import Download, outlive
-from podrt.image.registry_transport import Repository, Transport, first_that_works
+from podrt.image.registry_repository import Repository, first_that_works, repositories_of
+from podrt.image.registry_transport import Transport
 from podrt.image.service import ImageStore
 from podrt.image.types import Image, parse_config
 
@@ -126,7 +127,7 @@ class Puller:
                 watcher(what, done, total)
 
         async with self._places:
-            ask = partial(self._transport.repositories, reference.name, "pull", secrets, login=login)
+            ask = partial(repositories_of, self._transport, reference.name, "pull", secrets, login=login)
             resolvers = await ask(resolving=True)
             if not resolvers:
                 raise ImageError(f"{reference}: no configured host may resolve names; see its hosts.toml")
@@ -275,10 +276,10 @@ async def _manifest(reference: Reference, which: str, digest: str, repository: R
         return data, hash_bytes(data)
     algorithm = wanted.partition(":")[0]
     if algorithm not in ("sha256", "sha512"):
-        raise ImageError(f"{what}: {repository.where} gives a digest of an unknown kind: {wanted[:80]!r}")
+        raise ImageError(f"{what}: {repository.server.where} gives a digest of an unknown kind: {wanted[:80]!r}")
     actual = hash_bytes(data, algorithm)
     if actual != wanted:
-        raise ImageError(f"{what}: content is {actual}, not {wanted}; {repository.where} has a corrupt copy")
+        raise ImageError(f"{what}: content is {actual}, not {wanted}; {repository.server.where} has a corrupt copy")
     return data, actual
 
 
@@ -298,8 +299,8 @@ def _refuse_foreign(parsed: Manifest, what: str) -> None:
 
 def _share(resolvers: Sequence[Repository], repositories: Sequence[Repository]) -> list[Repository]:
     """All endpoints, those that are known already with what they learned about authentication."""
-    known = {one.endpoint: one for one in resolvers}
-    return [known.get(one.endpoint, one) for one in repositories]
+    known = {one.server.endpoint: one for one in resolvers}
+    return [known.get(one.server.endpoint, one) for one in repositories]
 
 
 def _source(store: ImageStore, layer: Descriptor, download: Download | None) -> LayerSource:

@@ -17,7 +17,8 @@ from podrt.image.blobs import CHUNK, Progress
 from podrt.image.manifest import Descriptor
 from podrt.image.reference import parse
 from podrt.image.registry_config import is_local
-from podrt.image.registry_transport import Repository, Transport, first_that_works
+from podrt.image.registry_repository import Repository, first_that_works, repositories_of
+from podrt.image.registry_transport import Transport
 from podrt.image.service import ImageStore
 from podrt.image.types import Image
 
@@ -50,7 +51,7 @@ class Pusher:
                 f"{reference}: names below localhost/ are local; name a registry, for example with image push"
                 f" {source} registry.example/{reference.path}"
             )
-        repositories = await self._transport.repositories(reference.name, "push", secrets)
+        repositories = await repositories_of(self._transport, reference.name, "push", secrets)
         which = reference.tag or reference.digest
         with self._store.holding(image):
             await first_that_works(repositories, lambda one: self._push(image, which, one, progress))
@@ -79,7 +80,7 @@ class Pusher:
             url = repository.url(f"manifests/{which}")
             headers = {"Content-Type": kind, "Content-Length": str(len(data))}
             async with repository.request("PUT", url, headers=headers, body=lambda: data) as response:
-                await repository.check(response, f"manifest of {which}", (201, 202))
+                await repository.server.check(response, f"manifest of {which}", (201, 202))
 
         await self._transport.retry(put)
 
@@ -93,10 +94,10 @@ class Pusher:
                 told(blob.size)
                 return
             if response.status != 404:
-                await repository.check(response, what)
+                await repository.server.check(response, what)
         url = repository.url("blobs/uploads/")
         async with repository.request("POST", url, headers={"Content-Length": "0"}, follow=False) as response:
-            await repository.check(response, what, (202,))
+            await repository.server.check(response, what, (202,))
             place = urljoin(url, response.headers.get("Location", ""))
         place += ("&" if "?" in place else "?") + f"digest={blob.digest}"
 
@@ -110,4 +111,4 @@ class Pusher:
 
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(blob.size)}
         async with repository.request("PUT", place, headers=headers, body=body) as response:
-            await repository.check(response, what, (201,))
+            await repository.server.check(response, what, (201,))

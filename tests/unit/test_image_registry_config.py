@@ -14,6 +14,7 @@ from podrt.image.reference import parse
 from podrt.image.registry_auth import ANONYMOUS, Credential, Login, credentials, from_document
 from podrt.image.registry_config import Endpoint, endpoints, is_local, is_loopback
 from podrt.image.registry_http import proxy_for
+from podrt.image.registry_repository import repositories_of
 from podrt.image.registry_transport import Settings, Transport
 
 
@@ -239,8 +240,8 @@ async def test_a_login_goes_to_one_server_and_is_alone_there(
 ) -> None:
     write(tmp_path, "r.example", '[host."http://mirror:5000"]')
     transport = Transport(Settings(tmp_path, ()))
-    found = await transport.repositories("r.example/a/b", "pull", login=Login(SECRET, server))
-    assert [one._credentials for one in found] == [mirror, own]
+    found = await repositories_of(transport, "r.example/a/b", "pull", login=Login(SECRET, server))
+    assert [one._identity.credentials for one in found] == [mirror, own]
 
 
 def test_a_login_for_docker_hub() -> None:
