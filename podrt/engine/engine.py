@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from podrt.config import Config
-from podrt.engine import container, disk, ending, launch, parts, recovery, sandbox, stats, trees
+from podrt.engine import confinement, container, disk, ending, parts, recovery, sandbox, stats, trees
 from podrt.engine import exec as executing
 from podrt.engine.api import EngineApi
 from podrt.engine.disk import Measured
@@ -76,7 +76,7 @@ class Engine:
         await machine.supervisor.start()
         # Compiling the default filter takes 40 ms; the first container should not pay for it.
         try:
-            await asyncio.to_thread(launch.compile_default_filter)
+            await asyncio.to_thread(confinement.compile_default_filter)
         except PodrtError as error:
             log.error("containers can't have the default seccomp profile: %s", error)
         await self._load_apparmor()

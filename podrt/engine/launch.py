@@ -10,13 +10,13 @@ import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from podrt.engine import command, image_mounts, trees
+from podrt.engine import command, confinement, image_mounts, trees
 from podrt.engine.records import SandboxRecord
 from podrt.engine.rootfs import Bind, Request, plan
-from podrt.engine.specs import ContainerSpec, IdMap, Mount, NamespaceMode, SandboxSpec, SeccompKind, Security
+from podrt.engine.specs import ContainerSpec, IdMap, Mount, NamespaceMode, SandboxSpec, Security
 from podrt.engine.state import Container, Machine, Sandbox
-from podrt.errors import Cause, ConflictError, InvalidError, UnsupportedError
-from podrt.linux import apparmor, caps, libc, mount_table, namespace, seccomp, selinux
+from podrt.errors import ConflictError, InvalidError
+from podrt.linux import libc, mount_table, namespace
 from podrt.linux import mount as ops
 from podrt.supervisor.protocol import Credentials, LaunchSpec, Log, Stdio
 from podrt.supervisor.wire import sealed_memfd
@@ -154,7 +154,7 @@ def container(machine: Machine, sandbox: Sandbox, unit: Container, fds: list[int
         fds.append(_pid_namespace_of(machine, spec))
         joined = (*joined, ("pid", len(fds) - 1))
         own_pid = False
-    credentials = credentials_of(spec.security, unit.record.command.user)
+    credentials = confinement.credentials_of(spec.security, unit.record.command.user)
     return LaunchSpec(
         id=unit.id,
         kind="container",
@@ -171,7 +171,7 @@ def container(machine: Machine, sandbox: Sandbox, unit: Container, fds: list[int
         log=log(machine, unit),
         terminal=spec.tty,
         credentials=credentials,
-        apparmor=apparmor_profile(machine, spec.security),
+        apparmor=confinement.apparmor_profile(machine, spec.security),
         label=spec.security.process_label,
         cwd=unit.record.command.cwd,
         argv=unit.record.command.argv,
@@ -240,7 +240,7 @@ def exec_(machine: Machine, sandbox: Sandbox, unit: Container, argv: Sequence[st
         joined.append((kind, len(fds) - 1))
     # The pid was still the container's when the last was opened, or this fails.
     signal.pidfd_send_signal(unit.pidfd, 0)
-    credentials = credentials_of(spec.security, unit.record.command.user)
+    credentials = confinement.credentials_of(spec.security, unit.record.command.user)
     return LaunchSpec(
         id=f"{unit.id}/exec/{unit.execs}",
         kind="exec",
@@ -251,7 +251,7 @@ def exec_(machine: Machine, sandbox: Sandbox, unit: Container, argv: Sequence[st
         oom_score_adj=spec.oom_score_adj,
         rlimits=command.rlimits(spec.rlimits),
         credentials=credentials,
-        apparmor=apparmor_profile(machine, spec.security),
+        apparmor=confinement.apparmor_profile(machine, spec.security),
         label=spec.security.process_label,
         cwd=unit.record.command.cwd,
         argv=tuple(argv),
@@ -260,81 +260,12 @@ def exec_(machine: Machine, sandbox: Sandbox, unit: Container, argv: Sequence[st
     )
 
 
-def credentials_of(security: Security, user: str) -> Credentials:
-    """Raises InvalidError for an unknown capability."""
-    ambient = tuple(caps.normalize(name) for name in security.add_ambient_capabilities)
-    bounding = caps.resolve(
-        (*security.add_capabilities, *security.add_ambient_capabilities),
-        security.drop_capabilities,
-        security.privileged,
-        available=available_capabilities(),
-    )
-    return Credentials(
-        user=user,
-        extra_gids=security.supplemental_groups,
-        merge_image_groups=security.merge_image_groups,
-        non_root=security.run_as_non_root,
-        bounding=bounding,
-        ambient=tuple(name for name in ambient if name in bounding),
-        no_new_privs=security.no_new_privs,
-    )
-
-
-_available: tuple[str, ...] = ()
-
-
-def available_capabilities() -> tuple[str, ...]:
-    """What this daemon can hand on; it never changes while it runs."""
-    global _available
-    if not _available:
-        _available = caps.current()
-    return _available
-
-
-def seccomp_program(machine: Machine, security: Security, capabilities: tuple[str, ...]) -> bytes | None:
-    """The compiled filter, None for none. Raises what ``seccomp.compile`` raises."""
-    if security.privileged or security.seccomp == SeccompKind.UNCONFINED:
-        return None
-    local = security.seccomp == SeccompKind.LOCALHOST
-    kind = security.seccomp_profile if local else seccomp.RUNTIME_DEFAULT
-    return seccomp.compile(kind, capabilities, str(machine.config.seccomp_root))
-
-
 def _seccomp(machine: Machine, security: Security, capabilities: tuple[str, ...], fds: list[int]) -> int | None:
-    program = seccomp_program(machine, security, capabilities)
+    program = confinement.seccomp_program(machine, security, capabilities)
     if program is None:
         return None
     fds.append(sealed_memfd("podrt-seccomp", program))
     return len(fds) - 1
-
-
-def apparmor_profile(machine: Machine, security: Security) -> str:
-    """The profile to enter at exec, "" for none. Raises UnsupportedError where one was asked for that can't be had."""
-    wanted = security.apparmor
-    if wanted == "unconfined" or (not wanted and security.privileged):
-        return ""
-    if wanted not in ("", "runtime/default"):
-        if not apparmor.enabled():
-            raise UnsupportedError(f"AppArmor profile {wanted}: this kernel does not enforce AppArmor")
-        return wanted
-    if wanted and not machine.apparmor:
-        raise UnsupportedError("appArmorProfile: this machine has no AppArmor, or podrt's profile could not be loaded")
-    return machine.apparmor
-
-
-def check_labels(whose: str, *labels: str) -> None:
-    """Raises InvalidError for an SELinux label that the loaded policy doesn't know."""
-    for label in filter(None, labels):
-        if not selinux.valid(label):
-            raise InvalidError(
-                f"{whose}: securityContext.seLinuxOptions: {label} is no label of the SELinux policy of this machine",
-                (Cause("securityContext.seLinuxOptions", f"the policy has no label {label}"),),
-            )
-
-
-def compile_default_filter() -> None:
-    """Fill the cache of compiled filters with that of a plain container."""
-    seccomp.compile("RuntimeDefault", credentials_of(Security(), "0").bounding)
 
 
 def _shifted(operation: Any, first: int) -> Any:
@@ -400,15 +331,6 @@ def check(machine: Machine, spec: ContainerSpec) -> None:
             devices=trees.nodes(spec.devices),
         )
     )
-    check_labels(f"container {spec.name}", spec.security.process_label, spec.security.mount_label)
+    confinement.check_labels(f"container {spec.name}", spec.security.process_label, spec.security.mount_label)
     command.rlimits(spec.rlimits)
-    capabilities = credentials_of(spec.security, "0").bounding
-    if spec.security.seccomp == SeccompKind.LOCALHOST and not spec.security.privileged:
-        name, root = spec.security.seccomp_profile, str(machine.config.seccomp_root)
-        try:
-            seccomp.compile(name, capabilities, root)
-        except OSError as error:
-            raise InvalidError(
-                f"container {spec.name}: seccomp profile {os.path.join(root, name)} can't be read: {error.strerror}",
-                (Cause("securityContext.seccompProfile.localhostProfile", f"can't be read: {error.strerror}"),),
-            ) from error
+    confinement.check(machine, spec)

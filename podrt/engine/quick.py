@@ -19,7 +19,7 @@ import struct
 import sys
 from collections.abc import Sequence
 
-from podrt.engine import launch
+from podrt.engine import confinement, launch
 from podrt.engine.records import ContainerRecord
 from podrt.engine.state import Container, Machine, Sandbox
 from podrt.linux import apparmor, caps, inroot, libc, steps
@@ -68,9 +68,9 @@ def _write(machine: Machine, sandbox: Sandbox, unit: Container, argv: tuple[str,
     if not argv or not argv[0] or record.spec.rlimits:
         return None
     security = record.spec.security
-    credentials = launch.credentials_of(security, record.command.user)
-    program = launch.seccomp_program(machine, security, credentials.bounding)
-    profile = launch.apparmor_profile(machine, security)
+    credentials = confinement.credentials_of(security, record.command.user)
+    program = confinement.seccomp_program(machine, security, credentials.bounding)
+    profile = confinement.apparmor_profile(machine, security)
     if security.process_label:
         # An exec that changes the label clears the signal of the supervisor's death, and none changes it before.
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from podrt.engine import launch, parts
+from podrt.engine import confinement, launch, parts
 from podrt.engine.specs import NamespaceMode
 from podrt.engine.state import Sandbox
 from podrt.linux import libc, selinux
@@ -16,7 +16,7 @@ def mount_shm(sandbox: Sandbox) -> None:
     """A tmpfs that the containers share, owned by their root. Raises OSError."""
     spec = sandbox.record.spec
     sandbox.shm.mkdir(mode=0o700)
-    launch.check_labels(f"sandbox {spec.name}", spec.mount_label)
+    confinement.check_labels(f"sandbox {spec.name}", spec.mount_label)
     label = f',context="{spec.mount_label}"' if spec.mount_label else ""
     owner = f",uid={launch.outside(spec.uid_maps, 0)},gid={launch.outside(spec.gid_maps, 0)}" if spec.uid_maps else ""
     flags = libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
@@ -36,7 +36,7 @@ def write(sandbox: Sandbox, connected: Attachment | None) -> None:
     """hosts, hostname and resolv.conf, shared by the containers and owned by their root. Where the spec says nothing of
     DNS, the network's word counts before the host's."""
     spec = sandbox.record.spec
-    launch.check_labels(f"sandbox {spec.name}", spec.mount_label)
+    confinement.check_labels(f"sandbox {spec.name}", spec.mount_label)
     own = spec.network != NamespaceMode.NODE
     hostname = spec.hostname if own and spec.hostname else os.uname().nodename
     ips = connected.ips if connected is not None else ()

@@ -78,7 +78,7 @@ async def test_exits_while_no_daemon_runs_are_true(lab: Lab) -> None:
 async def test_an_exit_in_the_middle_of_recovery(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     sandbox = await lab.sandbox()
     container = await lab.run(sandbox, "c", "sh", "-c", "sleep 0.3; exit 5")
-    monkeypatch.setattr("podrt.engine.launch.compile_default_filter", lambda: time.sleep(0.6))
+    monkeypatch.setattr("podrt.engine.confinement.compile_default_filter", lambda: time.sleep(0.6))
     await lab.restart()
     status = await asyncio.wait_for(lab.engine.wait_container(container), scaled(5))
     assert (status.exit_code, status.reason) == (5, "Error")
