@@ -19,8 +19,6 @@ import struct
 from typing import Any, Final
 
 # clone(2), unshare(2), setns(2)
-CLONE_NEWTIME: Final = 0x00000080
-CLONE_VM: Final = 0x00000100
 CLONE_PIDFD: Final = 0x00001000
 CLONE_NEWNS: Final = 0x00020000
 CLONE_NEWCGROUP: Final = 0x02000000
@@ -32,56 +30,35 @@ CLONE_NEWNET: Final = 0x40000000
 CLONE_INTO_CGROUP: Final = 0x200000000
 
 # mount(2), umount2(2)
-MS_RDONLY: Final = 0x1
 MS_NOSUID: Final = 0x2
 MS_NODEV: Final = 0x4
 MS_NOEXEC: Final = 0x8
-MS_REMOUNT: Final = 0x20
-MS_NOATIME: Final = 0x400
 MS_BIND: Final = 0x1000
-MS_MOVE: Final = 0x2000
 MS_REC: Final = 0x4000
-MS_UNBINDABLE: Final = 0x20000
 MS_PRIVATE: Final = 0x40000
 MS_SLAVE: Final = 0x80000
 MS_SHARED: Final = 0x100000
-MS_RELATIME: Final = 0x200000
-MNT_FORCE: Final = 0x1
 MNT_DETACH: Final = 0x2
 UMOUNT_NOFOLLOW: Final = 0x8
 
 # open_tree(2), move_mount(2), fsmount(2), mount_setattr(2)
 OPEN_TREE_CLONE: Final = 0x1
 OPEN_TREE_CLOEXEC: Final = os.O_CLOEXEC
-MOVE_MOUNT_F_SYMLINKS: Final = 0x1
 MOVE_MOUNT_F_EMPTY_PATH: Final = 0x4
-MOVE_MOUNT_T_SYMLINKS: Final = 0x10
 MOVE_MOUNT_T_EMPTY_PATH: Final = 0x40
 MOUNT_ATTR_RDONLY: Final = 0x1
 MOUNT_ATTR_NOSUID: Final = 0x2
 MOUNT_ATTR_NODEV: Final = 0x4
 MOUNT_ATTR_NOEXEC: Final = 0x8
-MOUNT_ATTR_RELATIME: Final = 0x0
-MOUNT_ATTR_NOATIME: Final = 0x10
-MOUNT_ATTR_STRICTATIME: Final = 0x20
-MOUNT_ATTR__ATIME: Final = 0x70
-MOUNT_ATTR_NODIRATIME: Final = 0x80
 MOUNT_ATTR_IDMAP: Final = 0x100000
-MOUNT_ATTR_NOSYMFOLLOW: Final = 0x200000
 FSOPEN_CLOEXEC: Final = 0x1
-FSPICK_CLOEXEC: Final = 0x1
-FSPICK_EMPTY_PATH: Final = 0x8
 FSMOUNT_CLOEXEC: Final = 0x1
 FSCONFIG_SET_FLAG: Final = 0
 FSCONFIG_SET_STRING: Final = 1
-FSCONFIG_SET_FD: Final = 5
 FSCONFIG_CMD_CREATE: Final = 6
-FSCONFIG_CMD_RECONFIGURE: Final = 7
 
 # openat2(2) and the *at family
 AT_FDCWD: Final = -100
-AT_SYMLINK_NOFOLLOW: Final = 0x100
-AT_NO_AUTOMOUNT: Final = 0x800
 AT_EMPTY_PATH: Final = 0x1000
 AT_RECURSIVE: Final = 0x8000
 RESOLVE_NO_XDEV: Final = 0x1
@@ -90,7 +67,6 @@ RESOLVE_NO_SYMLINKS: Final = 0x4
 RESOLVE_BENEATH: Final = 0x8
 RESOLVE_IN_ROOT: Final = 0x10
 
-CLOSE_RANGE_UNSHARE: Final = 0x2
 CLOSE_RANGE_CLOEXEC: Final = 0x4
 SPLICE_F_MOVE: Final = 0x1
 SPLICE_F_NONBLOCK: Final = 0x2
@@ -99,8 +75,6 @@ SPLICE_F_NONBLOCK: Final = 0x2
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_DUMPABLE: Final = 4
 PR_SET_KEEPCAPS: Final = 8
-PR_SET_NAME: Final = 15
-PR_CAPBSET_READ: Final = 23
 PR_CAPBSET_DROP: Final = 24
 PR_SET_SECUREBITS: Final = 28
 PR_SET_CHILD_SUBREAPER: Final = 36
@@ -110,16 +84,11 @@ PR_CAP_AMBIENT_RAISE: Final = 2
 PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 
 SECCOMP_SET_MODE_FILTER: Final = 1
-SECCOMP_FILTER_FLAG_LOG: Final = 0x2
-SECCOMP_FILTER_FLAG_SPEC_ALLOW: Final = 0x4
 
 # statfs(2) f_type
 PROC_SUPER_MAGIC: Final = 0x9FA0
-SYSFS_MAGIC: Final = 0x62656572
 TMPFS_MAGIC: Final = 0x01021994
 DEVPTS_SUPER_MAGIC: Final = 0x1CD1
-CGROUP_SUPER_MAGIC: Final = 0x27E0EB
-CGROUP2_SUPER_MAGIC: Final = 0x63677270
 OVERLAYFS_SUPER_MAGIC: Final = 0x794C7630
 NSFS_MAGIC: Final = 0x6E736673
 
@@ -147,11 +116,9 @@ _NR = {name: numbers[0 if platform.machine() == "x86_64" else 1] for name, numbe
     "fsopen": 430,
     "fsconfig": 431,
     "fsmount": 432,
-    "fspick": 433,
     "clone3": 435,
     "close_range": 436,
     "openat2": 437,
-    "pidfd_getfd": 438,
     "mount_setattr": 442,
 }
 
@@ -183,7 +150,6 @@ _umount2 = _function("umount2", _char_p, _int)
 _prctl = _function("prctl", _int, _ulong, _ulong, _ulong, _ulong)
 _tee = _function("tee", _int, _int, _size_t, ctypes.c_uint, restype=ctypes.c_ssize_t)
 _splice = _function("splice", _int, _void_p, _int, _void_p, _size_t, ctypes.c_uint, restype=ctypes.c_ssize_t)
-_sethostname = _function("sethostname", _char_p, _size_t)
 _setdomainname = _function("setdomainname", _char_p, _size_t)
 _fstatfs = _function("fstatfs", _int, _void_p)
 _syncfs = _function("syncfs", _int)
@@ -209,11 +175,9 @@ _mount_setattr = _raw(_int, _char_p, ctypes.c_uint, _void_p, _size_t)
 _fsopen = _raw(_char_p, ctypes.c_uint)
 _fsconfig = _raw(_int, ctypes.c_uint, _char_p, _char_p, _int)
 _fsmount = _raw(_int, ctypes.c_uint, ctypes.c_uint)
-_fspick = _raw(_int, _char_p, ctypes.c_uint)
 _openat2 = _raw(_int, _char_p, _void_p, _size_t)
 _clone3 = _raw(_void_p, _size_t, library=_libc_locked)
 _close_range = _raw(ctypes.c_uint, ctypes.c_uint, ctypes.c_uint)
-_pidfd_getfd = _raw(_int, _int, ctypes.c_uint)
 _keyctl = _raw(_int, _char_p)
 _seccomp = _raw(ctypes.c_uint, ctypes.c_uint, _void_p)
 _bpf = _raw(_int, _void_p, ctypes.c_uint)
@@ -264,14 +228,6 @@ def clone3(flags: int = 0, *, cgroup_fd: int = -1, exit_signal: int = signal.SIG
     if pid < 0:
         raise OSError(number, f"clone3({flags:#x}): {os.strerror(number)}")
     return int(pid), pidfd.value
-
-
-def pidfd_getfd(pidfd: int, target: int) -> int:
-    """pidfd_getfd(2): a copy of descriptor ``target`` of another process."""
-    fd: int = _pidfd_getfd(_NR["pidfd_getfd"], pidfd, target, 0)
-    if fd < 0:
-        raise _fail(f"pidfd_getfd({pidfd}, {target})")
-    return fd
 
 
 def pidfd_exit_info(pidfd: int) -> int | None:
@@ -336,13 +292,6 @@ def keyctl_join_session(name: str | None = None) -> int:
     if serial < 0:
         raise _fail("keyctl(KEYCTL_JOIN_SESSION_KEYRING)")
     return serial
-
-
-def sethostname(name: str) -> None:
-    """sethostname(2)."""
-    data = os.fsencode(name)
-    if _sethostname(data, len(data)) < 0:
-        raise _fail(f"sethostname({name!r})")
 
 
 def setdomainname(name: str) -> None:
@@ -426,14 +375,6 @@ def fsmount(fd: int, flags: int = FSMOUNT_CLOEXEC, attributes: int = 0) -> int:
     if mount_fd < 0:
         raise _fail(f"fsmount({fd}, {attributes:#x})")
     return mount_fd
-
-
-def fspick(dirfd: int, path: PathLike, flags: int = FSPICK_CLOEXEC) -> int:
-    """fspick(2): a configuration context for a mounted file system."""
-    fd: int = _fspick(_NR["fspick"], dirfd, _encode(path), flags)
-    if fd < 0:
-        raise _fail(f"fspick({dirfd}, {path!r})", path)
-    return fd
 
 
 # -- files
