@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from podrt.engine import threads
-from podrt.linux import libc
+from podrt.linux import abi, libc
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ _COST_FACTOR = 50.0
 _MAX_AGE = 120.0
 _SPELL = 0.02
 """Seconds of work before a rest: with the interpreter's lock a walk takes from the event loop."""
-_RESOLVE = libc.RESOLVE_BENEATH | libc.RESOLVE_NO_SYMLINKS | libc.RESOLVE_NO_XDEV
+_RESOLVE = abi.RESOLVE_BENEATH | abi.RESOLVE_NO_SYMLINKS | abi.RESOLVE_NO_XDEV
 
 
 class Measured(NamedTuple):

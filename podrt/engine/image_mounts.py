@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from podrt.engine.state import Container, Machine, closing
 from podrt.errors import Cause, InvalidError
-from podrt.linux import inroot, libc, mount_table
+from podrt.linux import abi, inroot, mount_table
 from podrt.linux.overlay import attach_layers, mount_overlay
 
 _DIRECTORY = "image"
@@ -66,7 +66,7 @@ def _shown(layers: Sequence[str], place: Path, idmap_fd: int) -> Iterator[int]:
         for tree in trees:
             if idmap_fd >= 0:
                 mount_table.set_tree(tree, idmap_userns_fd=idmap_fd)
-            mount_table.set_tree(tree, read_only=True, nosuid=True, nodev=True, propagation=libc.MS_PRIVATE)
+            mount_table.set_tree(tree, read_only=True, nosuid=True, nodev=True, propagation=abi.MS_PRIVATE)
         if len(trees) == 1:
             mount_table.attach_tree(trees[0], place)
             root = trees[0]

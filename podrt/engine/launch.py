@@ -16,7 +16,7 @@ from podrt.engine.rootfs import Bind, Request, plan
 from podrt.engine.specs import ContainerSpec, IdMap, Mount, NamespaceMode, SandboxSpec, Security
 from podrt.engine.state import Container, Machine, Sandbox
 from podrt.errors import ConflictError, InvalidError
-from podrt.linux import libc, mount_table, namespace
+from podrt.linux import abi, mount_table, namespace
 from podrt.linux import mount as ops
 from podrt.supervisor.protocol import Credentials, LaunchSpec, Log, Stdio
 from podrt.supervisor.wire import sealed_memfd
@@ -108,9 +108,9 @@ def pause(machine: Machine, sandbox: Sandbox, cgroup_path: str, fds: list[int]) 
     joined = join(record, fds)
     tree = mount_table.clone_tree(machine.pause_root, recursive=False)
     fds.append(tree)
-    mount_table.set_tree(tree, read_only=True, propagation=libc.MS_PRIVATE)
+    mount_table.set_tree(tree, read_only=True, propagation=abi.MS_PRIVATE)
     root = str(machine.pause_root)
-    operations = (ops.Propagation("/", libc.MS_REC | libc.MS_SLAVE), ops.Root(root, len(fds) - 1), ops.Pivot(root))
+    operations = (ops.Propagation("/", abi.MS_REC | abi.MS_SLAVE), ops.Root(root, len(fds) - 1), ops.Pivot(root))
     mapped = all(
         any(entry.inside <= _PAUSE_USER < entry.inside + entry.count for entry in maps)
         for maps in (record.spec.uid_maps, record.spec.gid_maps)

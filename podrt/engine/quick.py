@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from podrt.engine import confinement, launch
 from podrt.engine.records import ContainerRecord
 from podrt.engine.state import Container, Machine, Sandbox
-from podrt.linux import apparmor, caps, inroot, libc, steps
+from podrt.linux import abi, apparmor, caps, inroot, steps
 from podrt.supervisor.child import candidates, environment
 from podrt.supervisor.protocol import Credentials
 from podrt.supervisor.wire import sealed_memfd
@@ -31,7 +31,7 @@ _MAX_LISTS = 8
 """Commands of one container whose lists are kept; the oldest goes."""
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 _CAPABILITY_VERSION_3 = 0x20080522
-_JOINED = libc.CLONE_NEWNET | libc.CLONE_NEWUTS | libc.CLONE_NEWIPC | libc.CLONE_NEWCGROUP | libc.CLONE_NEWNS
+_JOINED = abi.CLONE_NEWNET | abi.CLONE_NEWUTS | abi.CLONE_NEWIPC | abi.CLONE_NEWCGROUP | abi.CLONE_NEWNS
 _ATTRIBUTE_FD = steps.CGROUP_FD
 _PATH_MAX = 4096
 _ELSEWHERE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM)
@@ -85,12 +85,12 @@ def _write(machine: Machine, sandbox: Sandbox, unit: Container, argv: tuple[str,
         # So that the user can open /dev/stdout by name.
         made.call("fchown", stream, launch.outside(shared.uid_maps, record.uid), -1, tolerate=steps.ANY_ERROR)
     if mapped:
-        made.call("setns", steps.PIDFD, libc.CLONE_NEWUSER)
+        made.call("setns", steps.PIDFD, abi.CLONE_NEWUSER)
         made.call("setgroups", 0, 0)
         made.call("setresgid", 0, 0, 0)
         made.call("setresuid", 0, 0, 0)
     _change_directory(made, record.command.cwd or "/", free)
-    made.call("close_range", 3, 2**32 - 1, libc.CLOSE_RANGE_CLOEXEC)
+    made.call("close_range", 3, 2**32 - 1, abi.CLOSE_RANGE_CLOEXEC)
     made.call("keyctl", _KEYCTL_JOIN_SESSION_KEYRING, 0, tolerate=(errno.ENOSYS, errno.EPERM))
     made.call("umask", credentials.umask)
     made.call("prlimit64", 0, resource.RLIMIT_NOFILE, made.data(struct.pack("2Q", *machine.supervisor.nofile)), 0)
@@ -106,7 +106,7 @@ def _write(machine: Machine, sandbox: Sandbox, unit: Container, argv: tuple[str,
 def _begin(machine: Machine, record: ContainerRecord, made: steps.Steps, profile: str) -> int:
     """The steps on the host's side; with a profile :data:`_ATTRIBUTE_FD` is open in the end. Returns the lowest
     descriptor that is free afterwards."""
-    made.call("prctl", libc.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    made.call("prctl", abi.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     # From here on it is known which number the next descriptor gets.
     free = steps.CGROUP_FD
     made.call("close_range", free, 2**32 - 1, 0)
@@ -120,7 +120,7 @@ def _begin(machine: Machine, record: ContainerRecord, made: steps.Steps, profile
         made.open(path if os.path.exists(path) else "/proc/self/attr/current", os.O_WRONLY)
         space = made.data(bytes(256))
         made.call("fstatfs", free, space)
-        made.expect(space, 2**64 - 1, libc.PROC_SUPER_MAGIC, errno.EINVAL)
+        made.expect(space, 2**64 - 1, abi.PROC_SUPER_MAGIC, errno.EINVAL)
         free += 1
     return free
 
@@ -144,27 +144,27 @@ def _take_identity(made: steps.Steps, record: ContainerRecord, credentials: Cred
         filters = made.data(struct.pack("HxxxxxxQ", len(program) // 8, code))
     uid, gid = record.uid or 0, record.gid or 0
     if credentials.no_new_privs:
-        made.call("prctl", libc.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        made.call("prctl", abi.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     elif filters is not None:
-        made.call("seccomp", libc.SECCOMP_SET_MODE_FILTER, 0, filters)
+        made.call("seccomp", abi.SECCOMP_SET_MODE_FILTER, 0, filters)
     for number in caps.dropped(credentials.bounding):
-        made.call("prctl", libc.PR_CAPBSET_DROP, number, 0, 0, 0)
+        made.call("prctl", abi.PR_CAPBSET_DROP, number, 0, 0, 0)
     made.call("setgroups", len(record.groups), made.numbers(record.groups))
     made.call("setresgid", gid, gid, gid)
     if uid != 0:
-        made.call("prctl", libc.PR_SET_KEEPCAPS, 1, 0, 0, 0)
+        made.call("prctl", abi.PR_SET_KEEPCAPS, 1, 0, 0, 0)
     made.call("setresuid", uid, uid, uid)
     permitted, inheritable, ambient = caps.final_sets(credentials.bounding, credentials.ambient, uid)
     header = made.data(struct.pack("Ii", _CAPABILITY_VERSION_3, 0))
     words = [mask >> shift & 0xFFFFFFFF for shift in (0, 32) for mask in (permitted, permitted, inheritable)]
     made.call("capset", header, made.numbers(words))
-    made.call("prctl", libc.PR_CAP_AMBIENT, libc.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    made.call("prctl", abi.PR_CAP_AMBIENT, abi.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     for number in ambient:
-        made.call("prctl", libc.PR_CAP_AMBIENT, libc.PR_CAP_AMBIENT_RAISE, number, 0, 0)
+        made.call("prctl", abi.PR_CAP_AMBIENT, abi.PR_CAP_AMBIENT_RAISE, number, 0, 0)
     # The change of ids has cleared it.
-    made.call("prctl", libc.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    made.call("prctl", abi.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if credentials.no_new_privs and filters is not None:
-        made.call("seccomp", libc.SECCOMP_SET_MODE_FILTER, 0, filters)
+        made.call("seccomp", abi.SECCOMP_SET_MODE_FILTER, 0, filters)
 
 
 def _execute(made: steps.Steps, argv: tuple[str, ...], variables: dict[str, str]) -> None:

@@ -24,7 +24,7 @@ from typing import Any
 
 from podrt.engine.specs import Mount, Propagation
 from podrt.errors import Cause, InvalidError
-from podrt.linux import libc, mount_console, mount_cover, mount_nodes
+from podrt.linux import abi, mount_console, mount_cover, mount_nodes
 from podrt.linux import mount as ops
 
 MASKED_PATHS = (
@@ -59,7 +59,7 @@ _LINKS = (
     ("/dev/ptmx", "pts/ptmx"),
 )
 _TTY_GROUP = 5
-_PLAIN = libc.MOUNT_ATTR_NOSUID | libc.MOUNT_ATTR_NODEV | libc.MOUNT_ATTR_NOEXEC
+_PLAIN = abi.MOUNT_ATTR_NOSUID | abi.MOUNT_ATTR_NODEV | abi.MOUNT_ATTR_NOEXEC
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +166,7 @@ def plan(request: Request) -> Plan:
     """
     result = Plan()
     overridden = _destinations(request)
-    result.operations.append(ops.Propagation("/", libc.MS_REC | libc.MS_SLAVE))
+    result.operations.append(ops.Propagation("/", abi.MS_REC | abi.MS_SLAVE))
     result.operations.append(_overlay(request, result.sources))
     steps = [
         (destination, make)
@@ -254,7 +254,7 @@ def _labelled(request: Request) -> tuple[str, ...]:
 
 
 def _standard(request: Request) -> list[tuple[str, Make]]:
-    read_only = 0 if request.privileged else libc.MOUNT_ATTR_RDONLY
+    read_only = 0 if request.privileged else abi.MOUNT_ATTR_RDONLY
     owner = (f"uid={request.root_uid}", f"gid={request.root_gid}") if request.user_namespace else ()
     labelled = _labelled(request)
 
@@ -266,11 +266,11 @@ def _standard(request: Request) -> list[tuple[str, Make]]:
 
     steps = [
         mount("/proc", "proc", _PLAIN),
-        mount("/dev", "tmpfs", libc.MOUNT_ATTR_NOSUID, "mode=755", "size=65536k", *owner, *labelled),
+        mount("/dev", "tmpfs", abi.MOUNT_ATTR_NOSUID, "mode=755", "size=65536k", *owner, *labelled),
         mount(
             "/dev/pts",
             "devpts",
-            libc.MOUNT_ATTR_NOSUID | libc.MOUNT_ATTR_NOEXEC,
+            abi.MOUNT_ATTR_NOSUID | abi.MOUNT_ATTR_NOEXEC,
             "newinstance",
             "ptmxmode=0666",
             "mode=0620",

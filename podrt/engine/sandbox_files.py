@@ -7,7 +7,7 @@ import os
 from podrt.engine import confinement, launch, parts
 from podrt.engine.specs import NamespaceMode
 from podrt.engine.state import Sandbox
-from podrt.linux import libc, selinux
+from podrt.linux import abi, libc, selinux
 from podrt.network import files
 from podrt.network.types import Attachment, Dns
 
@@ -19,14 +19,14 @@ def mount_shm(sandbox: Sandbox) -> None:
     confinement.check_labels(f"sandbox {spec.name}", spec.mount_label)
     label = f',context="{spec.mount_label}"' if spec.mount_label else ""
     owner = f",uid={launch.outside(spec.uid_maps, 0)},gid={launch.outside(spec.gid_maps, 0)}" if spec.uid_maps else ""
-    flags = libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
+    flags = abi.MS_NOSUID | abi.MS_NODEV | abi.MS_NOEXEC
     libc.mount("shm", str(sandbox.shm), "tmpfs", flags, f"mode=1777,size={spec.shm_size}{owner}{label}")
 
 
 def unmount_shm(sandbox: Sandbox) -> None:
     """Nothing if it is not mounted. Raises OSError."""
     try:
-        libc.umount2(str(sandbox.shm), libc.MNT_DETACH | libc.UMOUNT_NOFOLLOW)
+        libc.umount2(str(sandbox.shm), abi.MNT_DETACH | abi.UMOUNT_NOFOLLOW)
     except OSError as error:
         if error.errno not in parts.NOT_MOUNTED:
             raise

@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 
 from podrt.engine.supervisor_processes import Keep, Processes
-from podrt.linux import libc
+from podrt.linux import process
 from podrt.supervisor.protocol import ProcessRecord
 
 _STATUS_TRIES = 50
@@ -115,7 +115,7 @@ def _status(pidfd: int) -> int | None:
     try:
         info = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
     except ChildProcessError:
-        return libc.pidfd_exit_info(pidfd)
+        return process.pidfd_exit_info(pidfd)
     if info is None:
         return None
     return info.si_status if info.si_code == os.CLD_EXITED else -info.si_status

@@ -16,13 +16,13 @@ from podrt.engine.image_mounts import Opened
 from podrt.engine.rootfs import Bind, Hierarchy, Node, Source
 from podrt.engine.specs import Device, Mount, Propagation
 from podrt.errors import Cause, InvalidError
-from podrt.linux import libc
+from podrt.linux import abi
 from podrt.linux.mount_table import clone_tree, mount_points, set_tree
 
 _PROPAGATION = {
-    Propagation.PRIVATE: libc.MS_PRIVATE,
-    Propagation.HOST_TO_CONTAINER: libc.MS_SLAVE,
-    Propagation.BIDIRECTIONAL: libc.MS_SHARED,
+    Propagation.PRIVATE: abi.MS_PRIVATE,
+    Propagation.HOST_TO_CONTAINER: abi.MS_SLAVE,
+    Propagation.BIDIRECTIONAL: abi.MS_SHARED,
 }
 _CGROUP = "/sys/fs/cgroup"
 # Made anew in every container, or of the host's own terminal and mounts.

@@ -11,11 +11,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from podrt.linux import libc
+from podrt.linux import abi, libc
 
 OPAQUE_XATTR = "trusted.overlay.opaque"
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_RESOLVE = libc.RESOLVE_IN_ROOT | libc.RESOLVE_NO_SYMLINKS | libc.RESOLVE_NO_XDEV
+_RESOLVE = abi.RESOLVE_IN_ROOT | abi.RESOLVE_NO_SYMLINKS | abi.RESOLVE_NO_XDEV
 _COPIED = ("user.", "security.capability", "system.posix_acl_")
 _NOT_COPIED = "user.overlay."
 

@@ -32,7 +32,7 @@ from podrt.image import lower
 from podrt.image.compression import Readable, decompress
 from podrt.image.entry import mtime, set_xattrs, split_name
 from podrt.image.tarstream import TarEntries, TarStream
-from podrt.linux import libc
+from podrt.linux import abi, libc
 from podrt.linux.removal import remove_tree
 
 _LOG = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ OPAQUE = ".wh..wh..opq"
 _AUFS = ".wh..wh."
 _HARMLESS = {(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)}
 """null, zero, full, random, urandom, tty, console, ptmx: Documentation/admin-guide/devices.txt of the kernel."""
-_IN_ROOT = libc.RESOLVE_IN_ROOT | libc.RESOLVE_NO_MAGICLINKS | libc.RESOLVE_NO_XDEV
+_IN_ROOT = abi.RESOLVE_IN_ROOT | abi.RESOLVE_NO_MAGICLINKS | abi.RESOLVE_NO_XDEV
 _DIR = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _ARCHIVE_FAULTS = {
     errno.ENAMETOOLONG,

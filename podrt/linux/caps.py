@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable
 import prctl
 
 from podrt.errors import InvalidError
-from podrt.linux import libc
+from podrt.linux import abi, libc
 
 # capability.h, by number. python-prctl's own table ends where the headers did that it was built with.
 _NAMES = (
@@ -125,7 +125,7 @@ def final_sets(bounding: Collection[str], ambient: Collection[str], uid: int) ->
 def drop_bounding(keep: Collection[str]) -> None:
     """Drop everything but ``keep`` from the bounding set. Needs CAP_SETPCAP."""
     for number in dropped(keep):
-        libc.prctl(libc.PR_CAPBSET_DROP, number)
+        libc.prctl(abi.PR_CAPBSET_DROP, number)
 
 
 def set_sets(permitted: Iterable[str], inheritable: Iterable[str] = ()) -> None:
@@ -147,7 +147,7 @@ def raise_ambient(names: Iterable[str]) -> None:
 
 def keep_over_setuid() -> None:
     """PR_SET_KEEPCAPS: the permitted set survives the change to another uid, so that :func:`apply` can follow it."""
-    libc.prctl(libc.PR_SET_KEEPCAPS, 1)
+    libc.prctl(abi.PR_SET_KEEPCAPS, 1)
 
 
 def apply(bounding: Collection[str], ambient: Collection[str], uid: int) -> None:

@@ -12,9 +12,9 @@ import errno
 import os
 import stat
 
-from podrt.linux import libc
+from podrt.linux import abi, libc
 
-IN_ROOT = libc.RESOLVE_IN_ROOT | libc.RESOLVE_NO_MAGICLINKS
+IN_ROOT = abi.RESOLVE_IN_ROOT | abi.RESOLVE_NO_MAGICLINKS
 _MAX_LINKS = 40
 
 

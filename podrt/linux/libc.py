@@ -2,7 +2,8 @@
 
 Every wrapper is named after its system call, adds no policy and fails as ``OSError(errno, "call(arguments): reason",
 path)``. All symbols are resolved when this module is imported: nothing here opens a library later, so every function
-may be called by the child of a fork that already stands in a container's file system (CVE-2019-14271).
+may be called by the child of a fork that already stands in a container's file system (CVE-2019-14271). Flags and other
+numbers that callers give are in :mod:`podrt.linux.abi`.
 
 Python 3.12's ``os.unshare`` and ``os.setns`` are not used because 3.11 is supported.
 """
@@ -11,102 +12,13 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import os
 import platform
 import signal
 import struct
-from typing import Any, Final
+from typing import Any
 
-# clone(2), unshare(2), setns(2)
-CLONE_PIDFD: Final = 0x00001000
-CLONE_NEWNS: Final = 0x00020000
-CLONE_NEWCGROUP: Final = 0x02000000
-CLONE_NEWUTS: Final = 0x04000000
-CLONE_NEWIPC: Final = 0x08000000
-CLONE_NEWUSER: Final = 0x10000000
-CLONE_NEWPID: Final = 0x20000000
-CLONE_NEWNET: Final = 0x40000000
-CLONE_INTO_CGROUP: Final = 0x200000000
-
-# mount(2), umount2(2)
-MS_NOSUID: Final = 0x2
-MS_NODEV: Final = 0x4
-MS_NOEXEC: Final = 0x8
-MS_BIND: Final = 0x1000
-MS_REC: Final = 0x4000
-MS_PRIVATE: Final = 0x40000
-MS_SLAVE: Final = 0x80000
-MS_SHARED: Final = 0x100000
-MNT_DETACH: Final = 0x2
-UMOUNT_NOFOLLOW: Final = 0x8
-
-# open_tree(2), move_mount(2), fsmount(2), mount_setattr(2)
-OPEN_TREE_CLONE: Final = 0x1
-OPEN_TREE_CLOEXEC: Final = os.O_CLOEXEC
-MOVE_MOUNT_F_EMPTY_PATH: Final = 0x4
-MOVE_MOUNT_T_EMPTY_PATH: Final = 0x40
-MOUNT_ATTR_RDONLY: Final = 0x1
-MOUNT_ATTR_NOSUID: Final = 0x2
-MOUNT_ATTR_NODEV: Final = 0x4
-MOUNT_ATTR_NOEXEC: Final = 0x8
-MOUNT_ATTR_IDMAP: Final = 0x100000
-FSOPEN_CLOEXEC: Final = 0x1
-FSMOUNT_CLOEXEC: Final = 0x1
-FSCONFIG_SET_FLAG: Final = 0
-FSCONFIG_SET_STRING: Final = 1
-FSCONFIG_CMD_CREATE: Final = 6
-
-# openat2(2) and the *at family
-AT_FDCWD: Final = -100
-AT_EMPTY_PATH: Final = 0x1000
-AT_RECURSIVE: Final = 0x8000
-RESOLVE_NO_XDEV: Final = 0x1
-RESOLVE_NO_MAGICLINKS: Final = 0x2
-RESOLVE_NO_SYMLINKS: Final = 0x4
-RESOLVE_BENEATH: Final = 0x8
-RESOLVE_IN_ROOT: Final = 0x10
-
-CLOSE_RANGE_CLOEXEC: Final = 0x4
-SPLICE_F_MOVE: Final = 0x1
-SPLICE_F_NONBLOCK: Final = 0x2
-
-# prctl(2)
-PR_SET_PDEATHSIG: Final = 1
-PR_SET_DUMPABLE: Final = 4
-PR_SET_KEEPCAPS: Final = 8
-PR_CAPBSET_DROP: Final = 24
-PR_SET_SECUREBITS: Final = 28
-PR_SET_CHILD_SUBREAPER: Final = 36
-PR_SET_NO_NEW_PRIVS: Final = 38
-PR_CAP_AMBIENT: Final = 47
-PR_CAP_AMBIENT_RAISE: Final = 2
-PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
-
-SECCOMP_SET_MODE_FILTER: Final = 1
-
-# statfs(2) f_type
-PROC_SUPER_MAGIC: Final = 0x9FA0
-TMPFS_MAGIC: Final = 0x01021994
-DEVPTS_SUPER_MAGIC: Final = 0x1CD1
-OVERLAYFS_SUPER_MAGIC: Final = 0x794C7630
-NSFS_MAGIC: Final = 0x6E736673
-
-# ioctl_pidfd: _IOWR(0xFF, 11, struct pidfd_info) of 64 bytes; the exit code is its last field.
-_PIDFD_GET_INFO: Final = 0xC040FF0B
-_PIDFD_INFO_EXIT: Final = 1 << 3
-_PIDFD_INFO_BYTES: Final = 64
-
-# ioctl_tty
-TIOCGPTPEER: Final = 0x5441
-TIOCSPTLCK: Final = 0x40045431
-
-# bpf(2)
-BPF_PROG_LOAD: Final = 5
-BPF_PROG_ATTACH: Final = 8
-BPF_PROG_TYPE_CGROUP_DEVICE: Final = 15
-BPF_CGROUP_DEVICE: Final = 6
-BPF_F_ALLOW_MULTI: Final = 0x2
+from podrt.linux import abi
 
 # Numbers from 424 on are the same on every architecture; the older ones are (x86_64, aarch64 and other "generic" ones).
 _OLD = {"pivot_root": (155, 41), "keyctl": (250, 219), "bpf": (321, 280), "seccomp": (317, 277), "getcwd": (79, 17)}
@@ -215,7 +127,7 @@ def clone3(flags: int = 0, *, cgroup_fd: int = -1, exit_signal: int = signal.SIG
     process of a single thread: C libraries' own fork handlers don't run, the interpreter's do.
     """
     pidfd = ctypes.c_int(-1)
-    flags |= CLONE_PIDFD | (CLONE_INTO_CGROUP if cgroup_fd >= 0 else 0)
+    flags |= abi.CLONE_PIDFD | (abi.CLONE_INTO_CGROUP if cgroup_fd >= 0 else 0)
     arguments = struct.pack("11Q", flags, ctypes.addressof(pidfd), 0, 0, exit_signal, 0, 0, 0, 0, 0, max(cgroup_fd, 0))
     buffer = ctypes.create_string_buffer(arguments, len(arguments))
     _before_fork()
@@ -230,26 +142,6 @@ def clone3(flags: int = 0, *, cgroup_fd: int = -1, exit_signal: int = signal.SIG
     return int(pid), pidfd.value
 
 
-def pidfd_exit_info(pidfd: int) -> int | None:
-    """The exit code of a process that is gone and reaped, by whomever; None if unknown.
-
-    As ``subprocess.Popen.returncode``: -N if signal N killed it. None: it still runs, isn't reaped yet, or the kernel
-    is older than 6.15 (PIDFD_GET_INFO with PIDFD_INFO_EXIT).
-    """
-    info = bytearray(struct.pack("=Q", _PIDFD_INFO_EXIT).ljust(_PIDFD_INFO_BYTES, b"\0"))
-    try:
-        fcntl.ioctl(pidfd, _PIDFD_GET_INFO, info)
-    except OSError as error:
-        if error.errno in (errno.ENOTTY, errno.EINVAL, errno.ESRCH):
-            return None
-        raise
-    mask: int = struct.unpack_from("=Q", info)[0]
-    if not mask & _PIDFD_INFO_EXIT:
-        return None
-    status: int = struct.unpack_from("=i", info, _PIDFD_INFO_BYTES - 4)[0]
-    return os.waitstatus_to_exitcode(status)
-
-
 def prctl(option: int, a2: int = 0, a3: int = 0, a4: int = 0, a5: int = 0) -> int:
     """prctl(2) for options whose arguments are numbers."""
     result: int = _prctl(option, a2, a3, a4, a5)
@@ -260,29 +152,29 @@ def prctl(option: int, a2: int = 0, a3: int = 0, a4: int = 0, a5: int = 0) -> in
 
 def set_no_new_privs() -> None:
     """PR_SET_NO_NEW_PRIVS: exec no longer grants privileges, for this process and its children, for good."""
-    prctl(PR_SET_NO_NEW_PRIVS, 1)
+    prctl(abi.PR_SET_NO_NEW_PRIVS, 1)
 
 
 def set_subreaper() -> None:
     """PR_SET_CHILD_SUBREAPER: orphaned descendants become children of this process."""
-    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    prctl(abi.PR_SET_CHILD_SUBREAPER, 1)
 
 
 def ambient_raise(capability: int) -> None:
     """Add one capability, by number, to the ambient set; it must be permitted and inheritable."""
-    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability)
+    prctl(abi.PR_CAP_AMBIENT, abi.PR_CAP_AMBIENT_RAISE, capability)
 
 
 def ambient_clear() -> None:
     """Empty the ambient set."""
-    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
+    prctl(abi.PR_CAP_AMBIENT, abi.PR_CAP_AMBIENT_CLEAR_ALL)
 
 
 def set_seccomp(program: bytes, flags: int = 0) -> None:
     """seccomp(2) SECCOMP_SET_MODE_FILTER; ``program`` is an array of struct sock_filter (8 bytes each)."""
     buffer = ctypes.create_string_buffer(program, len(program))
     fprog = struct.pack("@HP", len(program) // 8, ctypes.addressof(buffer))
-    if _seccomp(_NR["seccomp"], SECCOMP_SET_MODE_FILTER, flags, ctypes.create_string_buffer(fprog, len(fprog))) < 0:
+    if _seccomp(_NR["seccomp"], abi.SECCOMP_SET_MODE_FILTER, flags, ctypes.create_string_buffer(fprog, len(fprog))) < 0:
         raise _fail(f"seccomp(SECCOMP_SET_MODE_FILTER, {flags:#x}, {len(program) // 8} instructions)")
 
 
@@ -326,7 +218,7 @@ def pivot_root(new: PathLike, old: PathLike) -> None:
 
 def open_tree(dirfd: int, path: PathLike, flags: int) -> int:
     """open_tree(2); the descriptor is close-on-exec. With OPEN_TREE_CLONE it is a detached copy of the mount."""
-    fd: int = _open_tree(_NR["open_tree"], dirfd, _encode(path), flags | OPEN_TREE_CLOEXEC)
+    fd: int = _open_tree(_NR["open_tree"], dirfd, _encode(path), flags | abi.OPEN_TREE_CLOEXEC)
     if fd < 0:
         raise _fail(f"open_tree({dirfd}, {path!r}, {flags:#x})", path)
     return fd
@@ -355,7 +247,7 @@ def mount_setattr(
         raise _fail(f"mount_setattr({dirfd}, {path!r}, {flags:#x}, +{set:#x} -{clear:#x})", path)
 
 
-def fsopen(name: str, flags: int = FSOPEN_CLOEXEC) -> int:
+def fsopen(name: str, flags: int = abi.FSOPEN_CLOEXEC) -> int:
     """fsopen(2): a configuration context for a new file system."""
     fd: int = _fsopen(_NR["fsopen"], _encode(name), flags)
     if fd < 0:
@@ -369,7 +261,7 @@ def fsconfig(fd: int, command: int, key: str | None = None, value: PathLike | No
         raise _fail(f"fsconfig({fd}, {command}, {key!r}, {value!r})", value)
 
 
-def fsmount(fd: int, flags: int = FSMOUNT_CLOEXEC, attributes: int = 0) -> int:
+def fsmount(fd: int, flags: int = abi.FSMOUNT_CLOEXEC, attributes: int = 0) -> int:
     """fsmount(2): a detached mount of the configured file system, with MOUNT_ATTR_* attributes."""
     mount_fd: int = _fsmount(_NR["fsmount"], fd, flags, attributes)
     if mount_fd < 0:
@@ -459,12 +351,12 @@ def bpf_prog_load(program_type: int, instructions: bytes, program_license: str, 
         0,
         name.encode()[:15],
     )
-    return _bpf_call(BPF_PROG_LOAD, attr, "BPF_PROG_LOAD")
+    return _bpf_call(abi.BPF_PROG_LOAD, attr, "BPF_PROG_LOAD")
 
 
 def bpf_prog_attach(target_fd: int, program_fd: int, attach_type: int, flags: int = 0) -> None:
     """BPF_PROG_ATTACH to a cgroup directory."""
-    _bpf_call(BPF_PROG_ATTACH, struct.pack("=IIII", target_fd, program_fd, attach_type, flags), "BPF_PROG_ATTACH")
+    _bpf_call(abi.BPF_PROG_ATTACH, struct.pack("=IIII", target_fd, program_fd, attach_type, flags), "BPF_PROG_ATTACH")
 
 
 def _bpf_call(command: int, attr: bytes, name: str) -> int:
@@ -473,12 +365,3 @@ def _bpf_call(command: int, attr: bytes, name: str) -> int:
     if result < 0:
         raise _fail(f"bpf({name})")
     return result
-
-
-# -- terminals
-
-
-def terminal_peer(master: int, flags: int) -> int:
-    """The slave of a pseudo-terminal (unlocked here), by ioctl TIOCGPTPEER and not by path."""
-    fcntl.ioctl(master, TIOCSPTLCK, b"\0\0\0\0")
-    return fcntl.ioctl(master, TIOCGPTPEER, flags)

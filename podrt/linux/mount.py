@@ -17,7 +17,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from podrt.linux import libc
+from podrt.linux import abi, libc
 from podrt.linux.inroot import IN_ROOT, make_directory, make_file
 from podrt.linux.mount_console import Console
 from podrt.linux.mount_context import Context, attach, refuse_proc
@@ -110,7 +110,7 @@ class FileSystem(NamedTuple):
         if self.fstype in ("proc", "sysfs"):
             # An image whose /proc is a link would have masks and label writes go elsewhere.
             os.close(target_fd)
-            resolve = IN_ROOT | libc.RESOLVE_NO_SYMLINKS
+            resolve = IN_ROOT | abi.RESOLVE_NO_SYMLINKS
             target_fd = libc.openat2(root_fd, self.target, os.O_PATH | os.O_DIRECTORY, 0, resolve)
         try:
             if self.fstype != "proc":
@@ -119,14 +119,14 @@ class FileSystem(NamedTuple):
             fd = libc.fsopen(self.fstype)
             try:
                 if self.source:
-                    libc.fsconfig(fd, libc.FSCONFIG_SET_STRING, "source", self.source)
+                    libc.fsconfig(fd, abi.FSCONFIG_SET_STRING, "source", self.source)
                 options, label = self.options, ""
                 if self.fstype == "mqueue":
                     # One of an IPC namespace, which other containers may have mounted with another label.
                     label = next((one[len(_CONTEXT) :] for one in options if one.startswith(_CONTEXT)), "")
                     options = tuple(one for one in options if not one.startswith(_CONTEXT))
                 configure(fd, options)
-                libc.fsconfig(fd, libc.FSCONFIG_CMD_CREATE)
+                libc.fsconfig(fd, abi.FSCONFIG_CMD_CREATE)
                 mount_fd = libc.fsmount(fd, attributes=self.attrs)
                 if label:
                     _set_label(mount_fd, label)
@@ -186,8 +186,8 @@ class Pivot(NamedTuple):
             os.fchdir(old)
         finally:
             os.close(old)
-        libc.mount(None, ".", flags=libc.MS_SLAVE | libc.MS_REC)
-        libc.umount2(".", libc.MNT_DETACH)
+        libc.mount(None, ".", flags=abi.MS_SLAVE | abi.MS_REC)
+        libc.umount2(".", abi.MNT_DETACH)
         os.chdir("/")
 
     def describe(self) -> str:

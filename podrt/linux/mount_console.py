@@ -6,11 +6,12 @@ No path of the container decides what is opened or what is covered (CVE-2025-525
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 from typing import NamedTuple
 
-from podrt.linux import libc
+from podrt.linux import abi, libc
 from podrt.linux.inroot import IN_ROOT, make_file, open_in_root
 from podrt.linux.mount_context import Context, attach
 from podrt.linux.mount_table import clone_tree
@@ -24,9 +25,10 @@ def open_terminal(root_fd: int) -> tuple[int, int]:
     flags = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
     master = open_in_root(root_fd, "/dev/pts/ptmx", flags)
     try:
-        if libc.fstatfs_type(master) != libc.DEVPTS_SUPER_MAGIC:
+        if libc.fstatfs_type(master) != abi.DEVPTS_SUPER_MAGIC:
             raise OSError(errno.ENOTTY, "/dev/pts is not a devpts", "/dev/pts/ptmx")
-        return master, libc.terminal_peer(master, flags)
+        fcntl.ioctl(master, abi.TIOCSPTLCK, b"\0\0\0\0")
+        return master, fcntl.ioctl(master, abi.TIOCGPTPEER, flags)
     except BaseException:
         os.close(master)
         raise
@@ -42,10 +44,10 @@ class Console(NamedTuple):
         if context.console_fd is None:
             return
         found = os.fstat(context.console_fd)
-        if not stat.S_ISCHR(found.st_mode) or libc.fstatfs_type(context.console_fd) != libc.DEVPTS_SUPER_MAGIC:
+        if not stat.S_ISCHR(found.st_mode) or libc.fstatfs_type(context.console_fd) != abi.DEVPTS_SUPER_MAGIC:
             raise OSError(errno.ENOTTY, "the console is not a terminal of devpts", "/dev/console")
         os.close(make_file(context.root(), "/dev/console", 0o600))
-        resolve = IN_ROOT | libc.RESOLVE_NO_SYMLINKS
+        resolve = IN_ROOT | abi.RESOLVE_NO_SYMLINKS
         target_fd = libc.openat2(context.root(), "/dev/console", os.O_PATH, 0, resolve)
         try:
             tree_fd = clone_tree(context.console_fd, recursive=False)

@@ -7,9 +7,9 @@ import os
 from collections.abc import Sequence
 from typing import Protocol
 
-from podrt.linux import libc
+from podrt.linux import abi, libc
 
-_EMPTY = libc.MOVE_MOUNT_F_EMPTY_PATH | libc.MOVE_MOUNT_T_EMPTY_PATH
+_EMPTY = abi.MOVE_MOUNT_F_EMPTY_PATH | abi.MOVE_MOUNT_T_EMPTY_PATH
 
 
 class Context:
@@ -50,5 +50,5 @@ def attach(tree_fd: int, target_fd: int, path: str) -> None:
 
 def refuse_proc(target_fd: int, path: str) -> None:
     """No mount of the user's choice on procfs: it would hide what the runtime's own writes go to (CVE-2025-52881)."""
-    if libc.fstatfs_type(target_fd) == libc.PROC_SUPER_MAGIC:
+    if libc.fstatfs_type(target_fd) == abi.PROC_SUPER_MAGIC:
         raise OSError(errno.EPERM, "mounting inside /proc is not allowed", path)

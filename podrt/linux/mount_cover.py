@@ -10,7 +10,7 @@ import os
 import stat
 from typing import NamedTuple
 
-from podrt.linux import libc
+from podrt.linux import abi, libc
 from podrt.linux.inroot import open_in_root
 from podrt.linux.mount_context import Context, attach
 from podrt.linux.mount_table import clone_tree, set_tree
@@ -59,10 +59,8 @@ class Mask(NamedTuple):
         fd = libc.fsopen("tmpfs")
         try:
             configure(fd, ("nr_blocks=1", "nr_inodes=1", "mode=0555"))
-            libc.fsconfig(fd, libc.FSCONFIG_CMD_CREATE)
-            attributes = (
-                libc.MOUNT_ATTR_RDONLY | libc.MOUNT_ATTR_NOSUID | libc.MOUNT_ATTR_NODEV | libc.MOUNT_ATTR_NOEXEC
-            )
+            libc.fsconfig(fd, abi.FSCONFIG_CMD_CREATE)
+            attributes = abi.MOUNT_ATTR_RDONLY | abi.MOUNT_ATTR_NOSUID | abi.MOUNT_ATTR_NODEV | abi.MOUNT_ATTR_NOEXEC
             mount_fd = libc.fsmount(fd, attributes=attributes)
         finally:
             os.close(fd)
@@ -113,7 +111,7 @@ class ReadOnlyRoot(NamedTuple):
     """Make the root's own mount read-only, not what is mounted below it."""
 
     def execute(self, context: Context) -> None:
-        libc.mount_setattr(context.root(), "", libc.AT_EMPTY_PATH, set=libc.MOUNT_ATTR_RDONLY)
+        libc.mount_setattr(context.root(), "", abi.AT_EMPTY_PATH, set=abi.MOUNT_ATTR_RDONLY)
 
     def describe(self) -> str:
         return "make the root read-only"

@@ -14,7 +14,7 @@ import os
 import stat
 from typing import NamedTuple
 
-from podrt.linux import libc
+from podrt.linux import abi, libc
 
 
 class MountPoint(NamedTuple):
@@ -35,10 +35,10 @@ def clone_tree(source: str | os.PathLike[str] | int, *, recursive: bool = True) 
 
     A path's last component may be a link; a caller who doesn't trust the path passes a descriptor. Raises OSError.
     """
-    flags = libc.OPEN_TREE_CLONE | (libc.AT_RECURSIVE if recursive else 0)
+    flags = abi.OPEN_TREE_CLONE | (abi.AT_RECURSIVE if recursive else 0)
     if isinstance(source, int):
-        return libc.open_tree(source, "", flags | libc.AT_EMPTY_PATH)
-    return libc.open_tree(libc.AT_FDCWD, os.fspath(source), flags)
+        return libc.open_tree(source, "", flags | abi.AT_EMPTY_PATH)
+    return libc.open_tree(abi.AT_FDCWD, os.fspath(source), flags)
 
 
 def set_tree(
@@ -58,22 +58,22 @@ def set_tree(
     only on file systems that support it (EINVAL otherwise).
     """
     attributes = (
-        (libc.MOUNT_ATTR_RDONLY if read_only else 0)
-        | (libc.MOUNT_ATTR_NOSUID if nosuid else 0)
-        | (libc.MOUNT_ATTR_NODEV if nodev else 0)
-        | (libc.MOUNT_ATTR_NOEXEC if noexec else 0)
-        | (libc.MOUNT_ATTR_IDMAP if idmap_userns_fd >= 0 else 0)
+        (abi.MOUNT_ATTR_RDONLY if read_only else 0)
+        | (abi.MOUNT_ATTR_NOSUID if nosuid else 0)
+        | (abi.MOUNT_ATTR_NODEV if nodev else 0)
+        | (abi.MOUNT_ATTR_NOEXEC if noexec else 0)
+        | (abi.MOUNT_ATTR_IDMAP if idmap_userns_fd >= 0 else 0)
     )
-    flags = libc.AT_EMPTY_PATH | (libc.AT_RECURSIVE if recursive else 0)
+    flags = abi.AT_EMPTY_PATH | (abi.AT_RECURSIVE if recursive else 0)
     if propagation:
-        libc.mount_setattr(fd, "", libc.AT_EMPTY_PATH | libc.AT_RECURSIVE, propagation=propagation)
+        libc.mount_setattr(fd, "", abi.AT_EMPTY_PATH | abi.AT_RECURSIVE, propagation=propagation)
     if attributes:
         libc.mount_setattr(fd, "", flags, set=attributes, userns_fd=idmap_userns_fd)
 
 
 def attach_tree(fd: int, target: str | os.PathLike[str]) -> None:
     """Mount a detached tree at a path that the caller trusts."""
-    libc.move_mount(fd, "", libc.AT_FDCWD, os.fspath(target), libc.MOVE_MOUNT_F_EMPTY_PATH)
+    libc.move_mount(fd, "", abi.AT_FDCWD, os.fspath(target), abi.MOVE_MOUNT_F_EMPTY_PATH)
 
 
 def pin_namespace(ns_fd: int, path: str | os.PathLike[str]) -> None:
@@ -83,7 +83,7 @@ def pin_namespace(ns_fd: int, path: str | os.PathLike[str]) -> None:
     """
     os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o444))
     try:
-        libc.mount(f"/proc/self/fd/{ns_fd}", os.fspath(path), flags=libc.MS_BIND)
+        libc.mount(f"/proc/self/fd/{ns_fd}", os.fspath(path), flags=abi.MS_BIND)
     except BaseException:
         os.unlink(path)
         raise
@@ -100,7 +100,7 @@ def unmount_all(path: str | os.PathLike[str]) -> None:
     """Detach every mount stacked on ``path``; nothing if there is none."""
     while True:
         try:
-            libc.umount2(os.fspath(path), libc.MNT_DETACH | libc.UMOUNT_NOFOLLOW)
+            libc.umount2(os.fspath(path), abi.MNT_DETACH | abi.UMOUNT_NOFOLLOW)
         except OSError as error:
             if error.errno in (errno.EINVAL, errno.ENOENT, errno.ENOTDIR):
                 return
@@ -161,10 +161,10 @@ def _make_mount(path: str, propagation: int) -> None:
     path = os.path.realpath(path)
     point = _mount_on(path)
     if point is None or point.path != path:
-        libc.mount(path, path, flags=libc.MS_BIND | libc.MS_REC)
+        libc.mount(path, path, flags=abi.MS_BIND | abi.MS_REC)
         point = _mount_on(path)
-    if point is None or point.shared != (propagation == libc.MS_SHARED):
-        libc.mount(None, path, flags=propagation | libc.MS_REC)
+    if point is None or point.shared != (propagation == abi.MS_SHARED):
+        libc.mount(None, path, flags=propagation | abi.MS_REC)
 
 
 def make_runtime_mount(path: str | os.PathLike[str]) -> None:
@@ -178,19 +178,19 @@ def make_runtime_mount(path: str | os.PathLike[str]) -> None:
         fcntl.flock(fd, fcntl.LOCK_EX)
         real = os.path.realpath(path)
         point = _mount_on(real)
-        if (point is None or point.path != real) and libc.fstatfs_type(fd) != libc.TMPFS_MAGIC:
+        if (point is None or point.path != real) and libc.fstatfs_type(fd) != abi.TMPFS_MAGIC:
             mode = stat.S_IMODE(os.fstat(fd).st_mode)
-            libc.mount("tmpfs", real, "tmpfs", libc.MS_NOSUID | libc.MS_NODEV, f"mode={mode:o}")
-        _make_mount(real, libc.MS_PRIVATE)
+            libc.mount("tmpfs", real, "tmpfs", abi.MS_NOSUID | abi.MS_NODEV, f"mode={mode:o}")
+        _make_mount(real, abi.MS_PRIVATE)
     finally:
         os.close(fd)
 
 
 def make_private_mount(path: str | os.PathLike[str]) -> None:
     """Make ``path`` a mount point of its own whose mounts don't propagate. Can be repeated."""
-    _make_mount(os.fspath(path), libc.MS_PRIVATE)
+    _make_mount(os.fspath(path), abi.MS_PRIVATE)
 
 
 def make_shared_mount(path: str | os.PathLike[str]) -> None:
     """Make ``path`` a shared mount point, as ``ip netns`` makes /run/netns. Can be repeated."""
-    _make_mount(os.fspath(path), libc.MS_SHARED)
+    _make_mount(os.fspath(path), abi.MS_SHARED)

@@ -7,18 +7,18 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from podrt.linux import libc
+from podrt.linux import abi, libc
 
 Result = TypeVar("Result")
 
 FLAGS: dict[str, int] = {
-    "mnt": libc.CLONE_NEWNS,
-    "cgroup": libc.CLONE_NEWCGROUP,
-    "uts": libc.CLONE_NEWUTS,
-    "ipc": libc.CLONE_NEWIPC,
-    "user": libc.CLONE_NEWUSER,
-    "pid": libc.CLONE_NEWPID,
-    "net": libc.CLONE_NEWNET,
+    "mnt": abi.CLONE_NEWNS,
+    "cgroup": abi.CLONE_NEWCGROUP,
+    "uts": abi.CLONE_NEWUTS,
+    "ipc": abi.CLONE_NEWIPC,
+    "user": abi.CLONE_NEWUSER,
+    "pid": abi.CLONE_NEWPID,
+    "net": abi.CLONE_NEWNET,
 }
 """CLONE_NEW* of each kind; the kinds are the names below /proc/PID/ns."""
 KINDS: tuple[str, ...] = tuple(FLAGS)
@@ -46,7 +46,7 @@ def open_of(pid: int, kind: str) -> int:
 def open_pinned(path: str | os.PathLike[str]) -> int:
     """A descriptor of a namespace pinned at ``path``. Raises FileNotFoundError if nothing is pinned there."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    if libc.fstatfs_type(fd) != libc.NSFS_MAGIC:
+    if libc.fstatfs_type(fd) != abi.NSFS_MAGIC:
         os.close(fd)
         raise FileNotFoundError(2, "no namespace is pinned here", os.fspath(path))
     return fd
@@ -90,7 +90,7 @@ def in_netns(fd: int, function: Callable[[], Result]) -> Result:
 
     def run() -> None:
         try:
-            libc.setns(fd, libc.CLONE_NEWNET)
+            libc.setns(fd, abi.CLONE_NEWNET)
             results.append(function())
         except BaseException as error:
             errors.append(error)

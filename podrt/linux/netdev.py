@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from podrt.linux import libc, namespace
+from podrt.linux import abi, libc, namespace
 
 _LOG = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def _visit(path: str) -> tuple[Interface, ...]:
     try:
         fd = namespace.open_pinned(path)
         try:
-            libc.setns(fd, libc.CLONE_NEWNET)
+            libc.setns(fd, abi.CLONE_NEWNET)
         finally:
             os.close(fd)
     except OSError as error:

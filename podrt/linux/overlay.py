@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Sequence
 
-from podrt.linux import libc
+from podrt.linux import abi, libc
 
 _LAYERS_SINCE = (6, 7)
 """Asked by version, not by trying: before 6.5 fsconfig(2) takes any option of an overlay, and only the mount fails,
@@ -23,14 +23,14 @@ def attach_layers(target: str, fds: Sequence[int]) -> None:
     """
     if _kernel() < _DETACHED_LAYERS_SINCE:
         for fd in fds:
-            libc.move_mount(fd, "", libc.AT_FDCWD, target, libc.MOVE_MOUNT_F_EMPTY_PATH)
+            libc.move_mount(fd, "", abi.AT_FDCWD, target, abi.MOVE_MOUNT_F_EMPTY_PATH)
 
 
 def mount_overlay(target: str, lower: Sequence[str], options: Sequence[str]) -> int:
     """Mount an overlay at ``target``, ``lower`` from top to bottom; returns a descriptor of its root."""
     fd = _by_layer(lower, options)
     if fd is not None:
-        libc.move_mount(fd, "", libc.AT_FDCWD, target, libc.MOVE_MOUNT_F_EMPTY_PATH)
+        libc.move_mount(fd, "", abi.AT_FDCWD, target, abi.MOVE_MOUNT_F_EMPTY_PATH)
         return fd
     _by_page(target, lower, options)
     return os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -46,9 +46,9 @@ def configure(fd: int, options: Sequence[str]) -> None:
     for option in options:
         key, separator, value = option.partition("=")
         if separator:
-            libc.fsconfig(fd, libc.FSCONFIG_SET_STRING, key, value)
+            libc.fsconfig(fd, abi.FSCONFIG_SET_STRING, key, value)
         else:
-            libc.fsconfig(fd, libc.FSCONFIG_SET_FLAG, key)
+            libc.fsconfig(fd, abi.FSCONFIG_SET_FLAG, key)
 
 
 def _by_layer(lower: Sequence[str], options: Sequence[str]) -> int | None:
@@ -59,13 +59,13 @@ def _by_layer(lower: Sequence[str], options: Sequence[str]) -> int | None:
     try:
         for index, layer in enumerate(lower):
             try:
-                libc.fsconfig(fd, libc.FSCONFIG_SET_STRING, "lowerdir+", layer)
+                libc.fsconfig(fd, abi.FSCONFIG_SET_STRING, "lowerdir+", layer)
             except OSError as error:
                 if index == 0 and error.errno == errno.EINVAL:
                     return None
                 raise
         configure(fd, options)
-        libc.fsconfig(fd, libc.FSCONFIG_CMD_CREATE)
+        libc.fsconfig(fd, abi.FSCONFIG_CMD_CREATE)
         return libc.fsmount(fd)
     finally:
         os.close(fd)

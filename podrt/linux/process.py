@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import select
 import signal as signals
+import struct
 from collections.abc import Iterable
+from typing import Final
 
-from podrt.linux import libc
+# ioctl_pidfd: _IOWR(0xFF, 11, struct pidfd_info) of 64 bytes; the exit code is its last field.
+_PIDFD_GET_INFO: Final = 0xC040FF0B
+_PIDFD_INFO_EXIT: Final = 1 << 3
+_PIDFD_INFO_BYTES: Final = 64
 
 
 def start_time(pid: int) -> int:
@@ -42,6 +48,26 @@ def pidfd_open(pid: int, expected_start_time: int = 0) -> int:
             os.close(fd)
             raise
     return fd
+
+
+def pidfd_exit_info(pidfd: int) -> int | None:
+    """The exit code of a process that is gone and reaped, by whomever; None if unknown.
+
+    As ``subprocess.Popen.returncode``: -N if signal N killed it. None: it still runs, isn't reaped yet, or the kernel
+    is older than 6.15 (PIDFD_GET_INFO with PIDFD_INFO_EXIT).
+    """
+    info = bytearray(struct.pack("=Q", _PIDFD_INFO_EXIT).ljust(_PIDFD_INFO_BYTES, b"\0"))
+    try:
+        fcntl.ioctl(pidfd, _PIDFD_GET_INFO, info)
+    except OSError as error:
+        if error.errno in (errno.ENOTTY, errno.EINVAL, errno.ESRCH):
+            return None
+        raise
+    mask: int = struct.unpack_from("=Q", info)[0]
+    if not mask & _PIDFD_INFO_EXIT:
+        return None
+    status: int = struct.unpack_from("=i", info, _PIDFD_INFO_BYTES - 4)[0]
+    return os.waitstatus_to_exitcode(status)
 
 
 class ProcessHandle:
@@ -87,8 +113,8 @@ class ProcessHandle:
         return True
 
     def exit_code(self) -> int | None:
-        """As :func:`podrt.linux.libc.pidfd_exit_info`: -N for signal N, None while it is unknown."""
-        return libc.pidfd_exit_info(self.pidfd)
+        """As :func:`pidfd_exit_info`: -N for signal N, None while it is unknown."""
+        return pidfd_exit_info(self.pidfd)
 
     def close(self) -> None:
         if self.pidfd >= 0:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from podrt.linux import libc, process
+from podrt.linux import process
 from podrt.supervisor.poll import IN, Loop
 from podrt.supervisor.processes import Process, Readers
 from podrt.supervisor.protocol import Log, ProcessRecord, Stdio
@@ -73,7 +73,7 @@ class Adopted:
         if pidfd is None:
             return
         self._loop.unwatch(pidfd)
-        status = libc.pidfd_exit_info(pidfd)
+        status = process.pidfd_exit_info(pidfd)
         if status is None and tries > 0:
             # The kernel tells it only once the process is reaped, by the daemon or init.
             self._loop.later(_EXIT_INFO_SECONDS, lambda: self._on_end(adopted, tries - 1))

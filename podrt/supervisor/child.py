@@ -34,7 +34,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-from podrt.linux import inroot, libc, mount, namespace
+from podrt.linux import abi, inroot, libc, mount, namespace
 from podrt.linux.mount_console import Console, open_terminal
 from podrt.linux.mount_context import Context
 from podrt.supervisor import setup, users, wire
@@ -148,9 +148,9 @@ class Child:
 
     def _detach(self) -> None:
         # The supervisor's death in the middle of this must not leave a half-made container behind.
-        libc.prctl(libc.PR_SET_PDEATHSIG, _signal.SIGKILL)
+        libc.prctl(abi.PR_SET_PDEATHSIG, _signal.SIGKILL)
         # Not to be traced or read by processes of a PID namespace that it has joined.
-        libc.prctl(libc.PR_SET_DUMPABLE, 0)
+        libc.prctl(abi.PR_SET_DUMPABLE, 0)
         gc.disable()
         if sys.path or sys.meta_path or sys.path_hooks:
             raise StepError("the supervisor could still import; its main has to call forbid_imports()")
@@ -182,7 +182,7 @@ class Child:
         spec = self.spec
         if "user" in spec.unshare:
             # First and alone: the other namespaces are then owned by it.
-            libc.unshare(libc.CLONE_NEWUSER)
+            libc.unshare(abi.CLONE_NEWUSER)
             wire.send(self.report, {"map": True})
             if wire.receive(self.report) is None:
                 raise StepError("the supervisor went away")
@@ -198,19 +198,19 @@ class Child:
             libc.unshare(flags)
         if "mnt" in spec.unshare:
             # What the container mounts must not travel to the supervisor's namespace; what the host mounts may come in.
-            libc.mount(None, "/", flags=libc.MS_SLAVE | libc.MS_REC)
+            libc.mount(None, "/", flags=abi.MS_SLAVE | abi.MS_REC)
 
     def _enter_user_namespace(self) -> None:
         if self.user_fd is None:
             return
-        libc.setns(self.user_fd, libc.CLONE_NEWUSER)
+        libc.setns(self.user_fd, abi.CLONE_NEWUSER)
         setup.become_root()
         flags = 0
         if "mnt" in self.spec.unshare:
             # A mount namespace owned by the user namespace, in which the mounts made so far are locked.
-            flags |= libc.CLONE_NEWNS
+            flags |= abi.CLONE_NEWNS
         if "cgroup" in self.spec.unshare:
-            flags |= libc.CLONE_NEWCGROUP
+            flags |= abi.CLONE_NEWCGROUP
         if flags:
             libc.unshare(flags)
 
@@ -248,7 +248,7 @@ class Child:
         high = [setup.duplicate_above(fd, 3) for fd in self.stdio]
         for number, fd in enumerate(high):
             os.dup2(fd, number, inheritable=True)
-        libc.close_range(3, 2**32 - 1, libc.CLOSE_RANGE_CLOEXEC)
+        libc.close_range(3, 2**32 - 1, abi.CLOSE_RANGE_CLOEXEC)
 
     def _exec(self, identity: users.Identity, attribute_fd: int | None, nofile: tuple[int, int]) -> NoReturn:
         spec = self.spec
@@ -280,7 +280,7 @@ class Child:
         if credentials.no_new_privs and program is not None:
             libc.set_seccomp(program)
         self.step = "exec"
-        libc.prctl(libc.PR_SET_PDEATHSIG, 0)
+        libc.prctl(abi.PR_SET_PDEATHSIG, 0)
         _execute(spec.argv, variables)
 
     # -- reports

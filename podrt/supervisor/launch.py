@@ -17,7 +17,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from podrt.linux import libc, namespace, process
+from podrt.linux import abi, libc, namespace, process
 from podrt.supervisor import wire
 from podrt.supervisor.child import Child
 from podrt.supervisor.protocol import LaunchSpec
@@ -114,13 +114,13 @@ def fork(seq: int, spec: LaunchSpec, fds: Sequence[int], own_pid_namespace: int,
     namespace to join has no init any more)."""
     ours, theirs = _socket_pair()
     joined = next((fds[index] for kind, index in spec.join if kind == "pid"), None)
-    flags = libc.CLONE_NEWPID if "pid" in spec.unshare else 0
+    flags = abi.CLONE_NEWPID if "pid" in spec.unshare else 0
     cgroup_fd = -1 if spec.cgroup_fd is None else fds[spec.cgroup_fd]
     # A signal between the fork and the child's own dispositions would be handled as the supervisor's.
     mask = _signal.pthread_sigmask(_signal.SIG_SETMASK, _ALL_SIGNALS)
     try:
         if joined is not None:
-            libc.setns(joined, libc.CLONE_NEWPID)
+            libc.setns(joined, abi.CLONE_NEWPID)
         try:
             pid, pidfd = libc.clone3(flags, cgroup_fd=cgroup_fd)
             if pid == 0:
@@ -132,7 +132,7 @@ def fork(seq: int, spec: LaunchSpec, fds: Sequence[int], own_pid_namespace: int,
                     os._exit(125)
         finally:
             if joined is not None:
-                libc.setns(own_pid_namespace, libc.CLONE_NEWPID)
+                libc.setns(own_pid_namespace, abi.CLONE_NEWPID)
     except OSError as error:
         ours.close()
         if joined is not None and error.errno == errno.ENOMEM:

@@ -19,7 +19,7 @@ import resource
 import signal
 import time
 
-from podrt.linux import libc, mount_table
+from podrt.linux import abi, libc, mount_table
 from podrt.supervisor import interpreter, reexec, server
 from podrt.supervisor.child import forbid_imports
 from podrt.supervisor.supervisor import Supervisor
@@ -90,18 +90,18 @@ def _lock(run_dir: str) -> int:
 
 
 def _own_mounts(directories: tuple[str, ...]) -> None:
-    libc.unshare(libc.CLONE_NEWNS)
-    libc.mount(None, "/", flags=libc.MS_SLAVE | libc.MS_REC)
+    libc.unshare(abi.CLONE_NEWNS)
+    libc.mount(None, "/", flags=abi.MS_SLAVE | abi.MS_REC)
     for directory in directories:
         points = mount_table.mount_points(directory) if os.path.isdir(directory) else []
         if not points:
             continue
         if os.path.realpath(directory) == points[0].path:
-            libc.mount(None, directory, flags=libc.MS_PRIVATE)
+            libc.mount(None, directory, flags=abi.MS_PRIVATE)
             points = points[1:]
         for point in reversed(points):
             try:
-                libc.umount2(point.path, libc.MNT_DETACH | libc.UMOUNT_NOFOLLOW)
+                libc.umount2(point.path, abi.MNT_DETACH | abi.UMOUNT_NOFOLLOW)
             except OSError as error:
                 if error.errno not in (errno.EINVAL, errno.ENOENT):
                     raise

@@ -19,7 +19,7 @@ import select
 import time
 from collections.abc import Callable
 
-from podrt.linux import libc
+from podrt.linux import abi, libc
 from podrt.supervisor.logfile import PARTIAL, LogFile, cut, format_lines
 from podrt.supervisor.poll import EDGE, IN, OUT, Loop
 
@@ -47,7 +47,7 @@ class Scratch:
         """What stands first in ``fifo``, at most :data:`CHUNK`; b"" without a writer, None if it is empty."""
         while True:
             try:
-                count = libc.tee(fifo, self.writer, CHUNK, libc.SPLICE_F_NONBLOCK)
+                count = libc.tee(fifo, self.writer, CHUNK, abi.SPLICE_F_NONBLOCK)
                 break
             except InterruptedError:
                 continue
@@ -71,7 +71,7 @@ class Scratch:
         """Take ``count`` bytes away, or what is left of them: a container can read its own pipe meanwhile."""
         while count > 0:
             try:
-                taken = libc.splice(fifo, self.null, count, libc.SPLICE_F_MOVE | libc.SPLICE_F_NONBLOCK)
+                taken = libc.splice(fifo, self.null, count, abi.SPLICE_F_MOVE | abi.SPLICE_F_NONBLOCK)
             except InterruptedError:
                 # Else it would be written to the log again: libc's wrapper doesn't do that as Python's own do.
                 continue

@@ -18,7 +18,7 @@ import termios
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from podrt.linux import caps, libc
+from podrt.linux import abi, caps, libc
 from podrt.supervisor.protocol import Credentials
 from podrt.supervisor.users import Identity
 
@@ -65,7 +65,7 @@ def open_apparmor() -> int:
             fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             continue
-        if libc.fstatfs_type(fd) != libc.PROC_SUPER_MAGIC:
+        if libc.fstatfs_type(fd) != abi.PROC_SUPER_MAGIC:
             os.close(fd)
             raise OSError(errno.EINVAL, "not on a procfs", path)
         return fd
@@ -75,7 +75,7 @@ def open_apparmor() -> int:
 def open_label() -> tuple[int, int]:
     """The attributes that set the SELinux label of the next exec and of new keyrings; see :func:`open_apparmor`."""
     fds = tuple(os.open(f"/proc/self/attr/{name}", os.O_WRONLY | os.O_CLOEXEC) for name in ("exec", "keycreate"))
-    if any(libc.fstatfs_type(fd) != libc.PROC_SUPER_MAGIC for fd in fds):
+    if any(libc.fstatfs_type(fd) != abi.PROC_SUPER_MAGIC for fd in fds):
         raise OSError(errno.EINVAL, "not on a procfs", "/proc/self/attr")
     return fds[0], fds[1]
 
@@ -94,12 +94,12 @@ def write_sysctls(sysctls: Sequence[tuple[str, str]]) -> None:
         return
     base = os.open("/proc/sys", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        if libc.fstatfs_type(base) != libc.PROC_SUPER_MAGIC:
+        if libc.fstatfs_type(base) != abi.PROC_SUPER_MAGIC:
             raise OSError(errno.EINVAL, "not a procfs", "/proc/sys")
         for path, value in sysctls:
             if not path.startswith(_NAMESPACED_SYSCTLS) or ".." in path.split("/") or "\n" in value or "\0" in value:
                 raise OSError(errno.EPERM, "not a sysctl of a network or IPC namespace", path)
-            resolve = libc.RESOLVE_BENEATH | libc.RESOLVE_NO_SYMLINKS | libc.RESOLVE_NO_XDEV
+            resolve = abi.RESOLVE_BENEATH | abi.RESOLVE_NO_SYMLINKS | abi.RESOLVE_NO_XDEV
             fd = libc.openat2(base, path, os.O_WRONLY, resolve=resolve)
             try:
                 os.write(fd, value.encode())
@@ -152,7 +152,7 @@ def file_system_root(uid_map: IdMap, gid_map: IdMap, mapped: bool) -> Iterator[C
         nonlocal switched
         if switched or not mapped or not uid or not gid:
             return
-        libc.prctl(libc.PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP)
+        libc.prctl(abi.PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP)
         os.setegid(gid)
         os.seteuid(uid)
         switched = True
@@ -161,8 +161,8 @@ def file_system_root(uid_map: IdMap, gid_map: IdMap, mapped: bool) -> Iterator[C
     if switched:
         os.seteuid(0)
         os.setegid(0)
-        libc.prctl(libc.PR_SET_SECUREBITS, 0)
-        libc.prctl(libc.PR_SET_DUMPABLE, 0)
+        libc.prctl(abi.PR_SET_SECUREBITS, 0)
+        libc.prctl(abi.PR_SET_DUMPABLE, 0)
 
 
 def give_to(fds: Sequence[int], uid: int | None) -> None:
@@ -172,7 +172,7 @@ def give_to(fds: Sequence[int], uid: int | None) -> None:
         return
     for fd in set(fds):
         mode = os.fstat(fd).st_mode
-        if stat.S_ISFIFO(mode) or (stat.S_ISCHR(mode) and libc.fstatfs_type(fd) == libc.DEVPTS_SUPER_MAGIC):
+        if stat.S_ISFIFO(mode) or (stat.S_ISCHR(mode) and libc.fstatfs_type(fd) == abi.DEVPTS_SUPER_MAGIC):
             with contextlib.suppress(OSError):
                 os.fchown(fd, uid, -1)
 

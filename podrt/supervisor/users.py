@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from podrt.linux import libc
+from podrt.linux import abi, libc
 from podrt.supervisor.protocol import Credentials
 
 MAX_FILE = 4 * 1024 * 1024
@@ -109,7 +109,7 @@ def read_in_root(root_fd: int, path: str) -> bytes:
             path,
             # Non-blocking: a FIFO put there must not hold the child for ever.
             os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY,
-            resolve=libc.RESOLVE_IN_ROOT | libc.RESOLVE_NO_MAGICLINKS,
+            resolve=abi.RESOLVE_IN_ROOT | abi.RESOLVE_NO_MAGICLINKS,
         )
     except (FileNotFoundError, NotADirectoryError):
         return b""

@@ -12,7 +12,7 @@ from typing import Any
 
 import grpc
 
-from podrt.linux import libc
+from podrt.linux import abi, libc
 from podrt.node.grpc_call import block, number, parse, text
 
 NAME = "csi.example.com"
@@ -108,7 +108,7 @@ class Driver:
         self._server.stop(0).wait()
         shutil.rmtree(self._registry)
         for target in self.mounted:
-            libc.umount2(str(target), libc.MNT_DETACH)
+            libc.umount2(str(target), abi.MNT_DETACH)
 
 
 def entries(values: list[bytes]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from podrt.config import Config
 from podrt.engine.supervisor import Launched, SupervisorClient
-from podrt.linux import caps, libc, mount, mount_console, mount_nodes
+from podrt.linux import abi, caps, libc, mount, mount_console, mount_nodes
 from podrt.supervisor.protocol import Credentials, LaunchSpec, Log, ProcessRecord, Stdio
 from tests.framework.patience import scaled
 
@@ -159,7 +159,7 @@ class SupervisorBox:
         try:
             return await self._end()
         finally:
-            libc.umount2(str(self.root), libc.MNT_DETACH)
+            libc.umount2(str(self.root), abi.MNT_DETACH)
             shutil.rmtree(self.root)
 
     async def _end(self) -> list[str]:

@@ -247,7 +247,7 @@ def test_cgroup2_alone(spawn: Spawn) -> None:
         assert manager.tasks_files(path) == []
         code = f"""
 import os
-from podrt.linux import libc
+from podrt.linux import abi, libc
 fd = os.open({unified() + path!r}, os.O_RDONLY)
 pid, pidfd = libc.clone3(cgroup_fd=fd)
 if pid == 0:
@@ -325,11 +325,12 @@ print(sorted(took)[5])
 def test_clone3_reports_a_pidfd() -> None:
     code = """
 import os
-from podrt.linux import libc
-pid, pidfd = libc.clone3(libc.CLONE_NEWPID | libc.CLONE_NEWNS)
+from podrt.linux import abi, libc, process
+pid, pidfd = libc.clone3(abi.CLONE_NEWPID | abi.CLONE_NEWNS)
 if pid == 0:
     os._exit(os.getpid() + 40)
-print(os.waitstatus_to_exitcode(os.waitid(os.P_PIDFD, pidfd, os.WEXITED).si_status << 8), libc.pidfd_exit_info(pidfd))
+status = os.waitid(os.P_PIDFD, pidfd, os.WEXITED).si_status << 8
+print(os.waitstatus_to_exitcode(status), process.pidfd_exit_info(pidfd))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
     assert done.stdout.split() in (["41", "41"], ["41", "None"]), done.stderr

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from podrt.linux import libc, namespace
+from podrt.linux import abi, libc, namespace
 
 
 def run(code: str) -> Any:
     """The value of ``result`` after ``code`` has run in a process of its own."""
-    program = "import json, os\nfrom podrt.linux import libc, namespace\n" + textwrap.dedent(code)
+    program = "import json, os\nfrom podrt.linux import abi, libc, namespace, process\n" + textwrap.dedent(code)
     done = subprocess.run(
         [sys.executable, "-c", program + "\nprint(json.dumps(result))"], capture_output=True, text=True, timeout=20
     )
@@ -36,7 +36,7 @@ def test_tee_and_splice() -> None:
         assert libc.splice(first[0], second[1], 100) == 11
         assert os.read(second[0], 100) == b"hello world"
         with pytest.raises(BlockingIOError):
-            libc.tee(first[0], second[1], 5, libc.SPLICE_F_NONBLOCK)
+            libc.tee(first[0], second[1], 5, abi.SPLICE_F_NONBLOCK)
         os.close(first[1])
         assert libc.tee(first[0], second[1], 5) == 0
     finally:
@@ -58,11 +58,11 @@ def test_openat2_stays_inside(tmp_path: Path) -> None:
     (tmp_path / "etc/mine").touch()
     root = os.open(tmp_path, os.O_PATH)
     try:
-        fd = libc.openat2(root, "link/mine", os.O_RDONLY, 0, libc.RESOLVE_IN_ROOT)
+        fd = libc.openat2(root, "link/mine", os.O_RDONLY, 0, abi.RESOLVE_IN_ROOT)
         assert not os.get_inheritable(fd)
         os.close(fd)
         with pytest.raises(OSError, match="openat2"):
-            libc.openat2(root, "link/mine", os.O_RDONLY, 0, libc.RESOLVE_BENEATH)
+            libc.openat2(root, "link/mine", os.O_RDONLY, 0, abi.RESOLVE_BENEATH)
     finally:
         os.close(root)
 
@@ -74,12 +74,12 @@ def test_a_clone_and_its_exit() -> None:
     if pid == 0:
         signal.pause()
         os._exit(0)
-    before = libc.pidfd_exit_info(pidfd)
+    before = process.pidfd_exit_info(pidfd)
     signal.pidfd_send_signal(pidfd, 15)
     select.select([pidfd], [], [])
-    unreaped = libc.pidfd_exit_info(pidfd)
+    unreaped = process.pidfd_exit_info(pidfd)
     status = os.waitpid(pid, 0)[1]
-    result = [before, unreaped, os.waitstatus_to_exitcode(status), libc.pidfd_exit_info(pidfd)]
+    result = [before, unreaped, os.waitstatus_to_exitcode(status), process.pidfd_exit_info(pidfd)]
     """
     before, unreaped, waited, after = run(code)
     assert (before, waited) == (None, -signal.SIGTERM)
@@ -92,7 +92,7 @@ def test_the_interpreter_works_after_a_clone() -> None:
     code = """
     import os, signal, socket, threading
     r, w = os.pipe()
-    pid, pidfd = libc.clone3(libc.CLONE_NEWUTS)
+    pid, pidfd = libc.clone3(abi.CLONE_NEWUTS)
     if pid == 0:
         got = []
         signal.signal(signal.SIGUSR1, lambda *_: got.append("signal"))
@@ -130,7 +130,7 @@ def test_close_range() -> None:
     code = """
     kept, closed = os.dup(0), os.dup(0)
     os.set_inheritable(closed, True)
-    libc.close_range(closed, closed, libc.CLOSE_RANGE_CLOEXEC)
+    libc.close_range(closed, closed, abi.CLOSE_RANGE_CLOEXEC)
     result = [os.get_inheritable(closed)]
     libc.close_range(closed, closed)
     try:
@@ -151,7 +151,7 @@ def test_in_netns_leaves_this_thread_where_it_is() -> None:
     made: list[int] = []
 
     def make() -> int:
-        libc.unshare(libc.CLONE_NEWNET)
+        libc.unshare(abi.CLONE_NEWNET)
         made.append(namespace.open_current("net"))
         return 5
 
@@ -166,7 +166,7 @@ def test_in_netns_leaves_this_thread_where_it_is() -> None:
 def test_id_maps() -> None:
     code = """
     r, w = os.pipe()
-    pid, pidfd = libc.clone3(libc.CLONE_NEWUSER)
+    pid, pidfd = libc.clone3(abi.CLONE_NEWUSER)
     if pid == 0:
         os.close(w)
         os.read(r, 1)

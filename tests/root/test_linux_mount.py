@@ -18,15 +18,15 @@ from podrt.linux import mount_table
 
 PRELUDE = """
 import errno, json, os, stat, sys
-from podrt.linux import inroot, libc, mount, mount_table
+from podrt.linux import abi, inroot, libc, mount, mount_table
 from podrt.linux.mount import BindTree, FileSystem, Overlay, Pivot, Propagation, Root
 from podrt.linux.mount_console import Console, open_terminal
 from podrt.linux.mount_context import Context
 from podrt.linux.mount_cover import Mask, ReadOnly, ReadOnlyRoot
 from podrt.linux.mount_nodes import DeviceNode, Directory, File, Symlink
 root = sys.argv[1]
-libc.unshare(libc.CLONE_NEWNS)
-libc.mount(None, "/", flags=libc.MS_REC | libc.MS_PRIVATE)
+libc.unshare(abi.CLONE_NEWNS)
+libc.mount(None, "/", flags=abi.MS_REC | abi.MS_PRIVATE)
 context = Context()
 def run(*operations):
     for operation in operations:
@@ -72,8 +72,8 @@ def test_a_whole_root(tree: Path) -> None:
     context.fds = [tree, one]
     run(
         Overlay(root + "/merged", tuple(root + f"/layer{i}" for i in range(3)), root + "/upper", root + "/work"),
-        FileSystem("/proc", "proc", "proc", libc.MOUNT_ATTR_NOSUID | libc.MOUNT_ATTR_NODEV | libc.MOUNT_ATTR_NOEXEC),
-        FileSystem("/dev", "tmpfs", "tmpfs", libc.MOUNT_ATTR_NOSUID, ("mode=755", "size=65536k")),
+        FileSystem("/proc", "proc", "proc", abi.MOUNT_ATTR_NOSUID | abi.MOUNT_ATTR_NODEV | abi.MOUNT_ATTR_NOEXEC),
+        FileSystem("/dev", "tmpfs", "tmpfs", abi.MOUNT_ATTR_NOSUID, ("mode=755", "size=65536k")),
         FileSystem("/dev/pts", "devpts", "devpts", 0, ("newinstance", "ptmxmode=0666", "mode=0620")),
         DeviceNode("/dev/null", "c", 1, 3),
         Symlink("/dev/fd", "/proc/self/fd"),
@@ -152,7 +152,7 @@ def test_cve_2021_30465_a_link_exchanged_during_the_mount(tree: Path) -> None:
     run(Root(root + "/root"))
     pid = os.fork()
     if pid == 0:
-        libc.prctl(libc.PR_SET_PDEATHSIG, 9)
+        libc.prctl(abi.PR_SET_PDEATHSIG, 9)
         renameat2 = {"x86_64": 316}.get(os.uname().machine, 276)
         syscall = ctypes.CDLL(None).syscall
         a, b = (root + "/root/volume/target").encode(), (root + "/root/volume/link").encode()
@@ -195,7 +195,7 @@ def test_cve_2025_31133_only_the_null_device_masks(tree: Path) -> None:
     code = """
     run(Root(root + "/root"))
     open(root + "/notnull", "w").close()
-    libc.mount(root + "/notnull", "/dev/null", flags=libc.MS_BIND)
+    libc.mount(root + "/notnull", "/dev/null", flags=abi.MS_BIND)
     result = [failure(Mask("/secret")), open(root + "/root/secret").read()]
     libc.umount2("/dev/null")
     run(Mask("/secret"))
@@ -260,7 +260,7 @@ def test_an_overlay_of_idmapped_layers(tree: Path) -> None:
     os.chown(tree / "lower" / "file", 5, 6)
     code = """
     r, w = os.pipe()
-    pid, pidfd = libc.clone3(libc.CLONE_NEWUSER)
+    pid, pidfd = libc.clone3(abi.CLONE_NEWUSER)
     if pid == 0:
         os.close(w)
         os.read(r, 1)
@@ -287,10 +287,10 @@ def test_propagation_of_a_bind(tree: Path) -> None:
     code = """
     libc.mount("tmpfs", root + "/shared", "tmpfs")
     os.mkdir(root + "/shared/sub")
-    libc.mount(None, root + "/shared", flags=libc.MS_SHARED)
+    libc.mount(None, root + "/shared", flags=abi.MS_SHARED)
     context.fds = [mount_table.clone_tree(root + "/shared") for _ in range(3)]
-    run(Root(root + "/root"), BindTree("/private", 0, propagation=libc.MS_PRIVATE),
-        BindTree("/slave", 1, propagation=libc.MS_SLAVE), BindTree("/both", 2))
+    run(Root(root + "/root"), BindTree("/private", 0, propagation=abi.MS_PRIVATE),
+        BindTree("/slave", 1, propagation=abi.MS_SLAVE), BindTree("/both", 2))
     libc.mount("tmpfs", root + "/shared/sub", "tmpfs")
     open(root + "/shared/sub/seen", "w").close()
     result = [os.listdir(f"{root}/root/{name}/sub") for name in ("private", "slave", "both")]
@@ -303,7 +303,7 @@ def test_pins_and_private_mounts(tree: Path) -> None:
     code = """
     mount_table.make_private_mount(root + "/run")
     mount_table.make_private_mount(root + "/run")
-    libc.unshare(libc.CLONE_NEWUTS)
+    libc.unshare(abi.CLONE_NEWUTS)
     fd = os.open("/proc/self/ns/uts", os.O_RDONLY)
     path = root + "/run/uts"
     mount_table.pin_namespace(fd, path)

@@ -7,7 +7,7 @@ import sys
 
 CODE = """
 import errno, os, socket, sys, threading
-from podrt.linux import caps, libc, seccomp
+from podrt.linux import abi, caps, libc, seccomp
 program = seccomp.compile("RuntimeDefault", caps.DEFAULT)
 libc.set_no_new_privs()
 libc.set_seccomp(program)
@@ -18,7 +18,7 @@ def attempt(function):
         found.append("yes")
     except OSError as error:
         found.append(errno.errorcode[error.errno])
-attempt(lambda: libc.unshare(libc.CLONE_NEWUTS))
+attempt(lambda: libc.unshare(abi.CLONE_NEWUTS))
 attempt(lambda: libc.mount("none", "/tmp", "tmpfs"))
 attempt(lambda: libc.keyctl_join_session())
 attempt(lambda: socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM).close())

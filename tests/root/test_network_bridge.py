@@ -22,7 +22,7 @@ import pytest
 
 from podrt.config import Config
 from podrt.errors import ConflictError, ExhaustedError, InvalidError
-from podrt.linux import libc, mount_table, namespace, netlink
+from podrt.linux import abi, libc, mount_table, namespace, netlink
 from podrt.network import forward
 from podrt.network.bridge import BridgeNetwork, host_ifname
 from podrt.network.types import Attachment, Port
@@ -39,7 +39,7 @@ def new_netns() -> int:
     made: list[int] = []
 
     def make() -> None:
-        libc.unshare(libc.CLONE_NEWNET)
+        libc.unshare(abi.CLONE_NEWNET)
         made.append(namespace.open_current("net"))
         netlink.send([netlink.set_up(1)])
 

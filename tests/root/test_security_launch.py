@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from podrt.errors import LaunchError
-from podrt.linux import libc, mount, mount_table
+from podrt.linux import abi, libc, mount, mount_table
 from podrt.supervisor import setup
 from podrt.supervisor.processes import Process
 from podrt.supervisor.protocol import LaunchSpec, ProcessRecord, Stdio
@@ -83,12 +83,12 @@ def test_no_container_goes_on_with_the_keyring_of_the_supervisor(
 async def test_mounts_of_a_container_reach_the_host_only_where_asked(box: SupervisorBox, propagation: str) -> None:
     """What a container mounts in a volume shows on the host with mountPropagation Bidirectional alone, what is
     mounted by the host in the container with HostToContainer too."""
-    kind = getattr(libc, propagation)
+    kind = getattr(abi, propagation)
     source = box.root / "source"
     for path in (source / "inside", source / "outside"):
         path.mkdir(parents=True)
-    libc.mount(str(source), str(source), flags=libc.MS_BIND)
-    libc.mount(None, str(source), flags=libc.MS_SHARED)
+    libc.mount(str(source), str(source), flags=abi.MS_BIND)
+    libc.mount(None, str(source), flags=abi.MS_SHARED)
     try:
         tree = mount_table.clone_tree(source)
         mount_table.set_tree(tree, propagation=kind)
@@ -121,4 +121,4 @@ async def test_mounts_of_a_container_reach_the_host_only_where_asked(box: Superv
     finally:
         for path in (source / "outside", source):
             with contextlib.suppress(OSError):
-                libc.umount2(str(path), libc.MNT_DETACH)
+                libc.umount2(str(path), abi.MNT_DETACH)

@@ -10,7 +10,7 @@ import pytest
 from podrt.engine.rootfs import MASKED_PATHS, READ_ONLY_PATHS, Bind, Hierarchy, Node, Plan, Request, plan
 from podrt.engine.specs import Mount, Propagation
 from podrt.errors import InvalidError
-from podrt.linux import libc, mount_console, mount_cover, mount_nodes
+from podrt.linux import abi, mount_console, mount_cover, mount_nodes
 from podrt.linux import mount as ops
 
 REQUEST = Request(
@@ -66,9 +66,9 @@ def test_order_from_root_to_pivot() -> None:
 
 def test_standard_mounts_and_their_attributes() -> None:
     result = make()
-    plain = libc.MOUNT_ATTR_NOSUID | libc.MOUNT_ATTR_NODEV | libc.MOUNT_ATTR_NOEXEC
+    plain = abi.MOUNT_ATTR_NOSUID | abi.MOUNT_ATTR_NODEV | abi.MOUNT_ATTR_NOEXEC
     assert file_system(result, "/proc").attrs == plain
-    assert file_system(result, "/sys").attrs == plain | libc.MOUNT_ATTR_RDONLY
+    assert file_system(result, "/sys").attrs == plain | abi.MOUNT_ATTR_RDONLY
     assert file_system(result, "/dev/mqueue").attrs == plain
     assert "gid=5" in file_system(result, "/dev/pts").options
     assert targets(result).index("/dev") < targets(result).index("/dev/shm")
@@ -90,8 +90,8 @@ def test_masked_and_read_only_paths() -> None:
 def test_privileged() -> None:
     result = make(privileged=True, hierarchies=(Hierarchy(name="", fstype="cgroup2"),))
     assert of(result, mount_cover.Mask) == of(result, mount_cover.ReadOnly) == []
-    assert not file_system(result, "/sys").attrs & libc.MOUNT_ATTR_RDONLY
-    assert not file_system(result, "/sys/fs/cgroup").attrs & libc.MOUNT_ATTR_RDONLY
+    assert not file_system(result, "/sys").attrs & abi.MOUNT_ATTR_RDONLY
+    assert not file_system(result, "/sys/fs/cgroup").attrs & abi.MOUNT_ATTR_RDONLY
 
 
 def test_read_only_root_comes_last_before_the_pivot() -> None:

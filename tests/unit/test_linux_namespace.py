@@ -6,11 +6,11 @@ import os
 
 import pytest
 
-from podrt.linux import libc, namespace
+from podrt.linux import abi, namespace
 
 
 def test_flags() -> None:
-    assert namespace.flags(("net", "uts")) == libc.CLONE_NEWNET | libc.CLONE_NEWUTS
+    assert namespace.flags(("net", "uts")) == abi.CLONE_NEWNET | abi.CLONE_NEWUTS
     assert namespace.flags(()) == 0
     with pytest.raises(KeyError):
         namespace.flags(("network",))

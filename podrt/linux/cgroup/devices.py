@@ -11,7 +11,7 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from podrt.linux import libc
+from podrt.linux import abi, libc
 from podrt.linux.cgroup.files import write_each
 
 
@@ -113,11 +113,11 @@ def attach_v2(directory: str, rules: Sequence[DeviceRule]) -> None:
     """Load the program and attach it to the cgroup, which keeps it from then on."""
     if any(rule.kind == "a" for rule in rules):
         return
-    program = libc.bpf_prog_load(libc.BPF_PROG_TYPE_CGROUP_DEVICE, program_v2(rules), "Apache-2.0", "podrt_devices")
+    program = libc.bpf_prog_load(abi.BPF_PROG_TYPE_CGROUP_DEVICE, program_v2(rules), "Apache-2.0", "podrt_devices")
     try:
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            libc.bpf_prog_attach(fd, program, libc.BPF_CGROUP_DEVICE, libc.BPF_F_ALLOW_MULTI)
+            libc.bpf_prog_attach(fd, program, abi.BPF_CGROUP_DEVICE, abi.BPF_F_ALLOW_MULTI)
         finally:
             os.close(fd)
     finally:

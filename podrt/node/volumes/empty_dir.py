@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from podrt.linux import libc
+from podrt.linux import abi, libc
 from podrt.model.pod import Pod
 from podrt.model.resources import pod_limits, pod_requests
 from podrt.model.volume import EmptyDirVolumeSource
@@ -29,7 +29,7 @@ def set_up(
     elif source.medium.startswith("HugePages") and not os.path.ismount(path):
         size = _page_size(pod, source.medium)
         options = f"pagesize={size},mode=0777{context}"
-        libc.mount("nodev", os.fspath(path), "hugetlbfs", libc.MS_NOSUID | libc.MS_NODEV, options)
+        libc.mount("nodev", os.fspath(path), "hugetlbfs", abi.MS_NOSUID | abi.MS_NODEV, options)
     return path
 
 
@@ -56,7 +56,7 @@ def _size(pod: Pod, source: EmptyDirVolumeSource, node_memory: int) -> int:
 def mount_tmpfs(path: Path, mode: int, size: int = 0, *, options: str = "") -> None:
     """A tmpfs at ``path`` without device nodes and setuid; ``size`` 0: the kernel's half of memory."""
     data = f"mode={mode:04o}" + (f",size={size}" if size else "") + options
-    libc.mount("tmpfs", os.fspath(path), "tmpfs", libc.MS_NOSUID | libc.MS_NODEV, data)
+    libc.mount("tmpfs", os.fspath(path), "tmpfs", abi.MS_NOSUID | abi.MS_NODEV, data)
 
 
 def mount_unswapped(path: Path) -> None:

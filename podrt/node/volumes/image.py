@@ -10,7 +10,7 @@ from pathlib import Path
 
 from podrt.errors import PodrtError
 from podrt.image.service import ImageStore
-from podrt.linux import libc, mount_table
+from podrt.linux import abi, libc, mount_table
 from podrt.linux.overlay import mount_overlay
 from podrt.node.volumes.directory import PodDirectory, make_directory
 from podrt.node.volumes.errors import Unavailable
@@ -35,7 +35,7 @@ def set_up(images: ImageStore, image_id: str, uid: str, name: str, directory: Po
         if len(layers) == 1:
             tree = mount_table.clone_tree(layers[0], recursive=False)
             try:
-                mount_table.set_tree(tree, read_only=True, nosuid=True, nodev=True, propagation=libc.MS_PRIVATE)
+                mount_table.set_tree(tree, read_only=True, nosuid=True, nodev=True, propagation=abi.MS_PRIVATE)
                 mount_table.attach_tree(tree, path)
             finally:
                 os.close(tree)

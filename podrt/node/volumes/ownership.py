@@ -12,12 +12,12 @@ import os
 import stat
 from pathlib import Path
 
-from podrt.linux import libc
+from podrt.linux import abi, libc
 
 READ_WRITE = 0o660
 READ_ONLY = 0o440
 PASS = 0o110
-_RESOLVE = libc.RESOLVE_BENEATH | libc.RESOLVE_NO_SYMLINKS
+_RESOLVE = abi.RESOLVE_BENEATH | abi.RESOLVE_NO_SYMLINKS
 
 
 def apply(root: Path, gid: int, *, read_only: bool = False, on_root_mismatch: bool = False) -> None:
